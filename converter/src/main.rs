@@ -1,0 +1,3 @@
+//! `lxmert-quantize`: a checkpoint becomes one quantized GGUF file.
+
+fn main() {}

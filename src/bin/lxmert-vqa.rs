@@ -1,0 +1,3 @@
+//! Answers questions about an image.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The GGUF file format: a reader that checks everything, and a writer.

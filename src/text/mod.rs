@@ -1,0 +1,1 @@
+//! The tokenizer: a question becomes token ids.

@@ -1,0 +1,1 @@
+//! Front ends: an image or a feature file becomes regions.
