@@ -1,1 +1,61 @@
-fn main() {}
+//! Compiles ggml as one static library with the `cc` crate alone: a Rust toolchain and a C++
+//! compiler are all it takes.
+//!
+//! Environment:
+//! - `GGML_SOURCE_DIR`: ggml's folder, instead of the pinned package
+//! - `LXMERT_CPU`: the instruction set, see `build/cpu.rs`
+//! - `LXMERT_SANITIZE`: sanitizers to compile in, see `build/compile.rs`
+//!
+//! Dependent build scripts receive `DEP_GGML_VERSION`, `DEP_GGML_CPU`, `DEP_GGML_INCLUDE` and
+//! `DEP_GGML_SOURCE`.
+
+mod build {
+    pub mod compile;
+    pub mod cpu;
+    pub mod source;
+}
+
+use build::{compile::Compiler, cpu::Cpu, source::Source};
+
+/// Reports a failure as errors of this package, one line each. Cargo fails the build by itself
+/// then, without a dump of what the build script printed.
+fn main() {
+    if let Err(message) = run() {
+        for line in message.lines() {
+            println!("cargo::error={line}");
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    // Without these two lines an edit of any file of this crate, a test for one, would compile
+    // ggml again.
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+
+    let cpu = Cpu::from_env()?;
+    let source = Source::find()?;
+    Compiler::new(&source, &cpu)?.build()?;
+
+    println!("cargo::metadata=VERSION={}", source.version);
+    println!("cargo::metadata=CPU={}", cpu.name);
+    println!("cargo::metadata=INCLUDE={}", source.include().display());
+    println!("cargo::metadata=SOURCE={}", source.dir.display());
+    // For tests/bindings.rs.
+    println!(
+        "cargo::rustc-env=GGML_INCLUDE={}",
+        source.include().display()
+    );
+    Ok(())
+}
+
+/// A variable of the user's, where empty means unset.
+fn user_env(name: &str) -> Option<String> {
+    println!("cargo::rerun-if-env-changed={name}");
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A variable that Cargo sets for every build script.
+fn cargo_env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("Cargo sets {name} for build scripts"))
+}

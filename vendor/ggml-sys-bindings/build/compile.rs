@@ -1,0 +1,183 @@
+//! The compiler's part: what ggml's own CMake files do for a static library with the CPU backend.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::build::{cpu::Cpu, source::Source};
+use crate::{cargo_env, user_env};
+
+/// Folders of `ggml-cpu` that are compiled, beside `arch/<target>`. Left out are `kleidiai`,
+/// which needs a library of that name, and `spacemit`, for a RISC-V processor.
+const CPU_FOLDERS: [&str; 4] = ["", "amx", "llamafile", "tiled"];
+
+/// What `LXMERT_SANITIZE` may list, separated by commas.
+const SANITIZERS: [&str; 5] = ["address", "fuzzer-no-link", "leak", "thread", "undefined"];
+
+#[derive(Clone, Copy)]
+enum Language {
+    C,
+    Cpp,
+}
+
+pub struct Compiler<'a> {
+    source: &'a Source,
+    cpu: &'a Cpu,
+    sanitizers: Option<String>,
+    out: PathBuf,
+}
+
+impl<'a> Compiler<'a> {
+    pub fn new(source: &'a Source, cpu: &'a Cpu) -> Result<Self, String> {
+        Ok(Self {
+            source,
+            cpu,
+            sanitizers: sanitizers()?,
+            out: PathBuf::from(cargo_env("OUT_DIR")),
+        })
+    }
+
+    /// Compiles everything into one archive, since ggml's base and its CPU backend call each other.
+    pub fn build(&self) -> Result<(), String> {
+        self.write_version_header()?;
+
+        let mut units = Vec::new();
+        for language in [Language::Cpp, Language::C] {
+            let mut cpu = self.settings(language);
+            cpu.flag(&self.cpu.flag).files(self.cpu_files(language)?);
+            let mut base = self.settings(language);
+            base.files(files(&self.source.src(), language)?);
+            units.extend([cpu, base]);
+        }
+        if !units[0].is_flag_supported(&self.cpu.flag).unwrap_or(false) {
+            return Err(format!("the C++ compiler does not take {}", self.cpu.flag));
+        }
+
+        cc::Build::new()
+            .cpp(true) // links the C++ library, behind ggml
+            .objects(compile_all(&units)?)
+            .try_compile("ggml")
+            .map_err(|error| format!("ggml's objects make no library: {error}"))?;
+        if cargo_env("CARGO_CFG_TARGET_OS") == "linux" {
+            for library in ["pthread", "dl", "m"] {
+                println!("cargo::rustc-link-lib={library}");
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&self, language: Language) -> cc::Build {
+        let mut build = cc::Build::new();
+        match language {
+            Language::C => build.std("gnu11"),
+            Language::Cpp => build.cpp(true).std("gnu++17"),
+        };
+        // The same in all profiles: ggml without optimisation is of use to nobody.
+        build.opt_level(3).debug(false).define("NDEBUG", None);
+        build
+            .define("GGML_USE_CPU", None)
+            .define("GGML_USE_CPU_REPACK", None)
+            .define("GGML_USE_LLAMAFILE", None)
+            .define("GGML_SCHED_MAX_COPIES", "4")
+            .define("_XOPEN_SOURCE", "600");
+        match cargo_env("CARGO_CFG_TARGET_OS").as_str() {
+            "macos" => build.define("_DARWIN_C_SOURCE", None),
+            _ => build.define("_GNU_SOURCE", None),
+        };
+        let src = self.source.src();
+        build.includes([
+            &self.out,
+            &self.source.include(),
+            &src,
+            &src.join("ggml-cpu"),
+        ]);
+        // Warnings in code that is not ours.
+        build.warnings(false).flag("-w");
+        if let Some(list) = &self.sanitizers {
+            build.debug(true).flag(format!("-fsanitize={list}"));
+            // Undefined behaviour traps: its runtime library would have to be linked otherwise.
+            if list.contains("undefined") {
+                build.flag("-fsanitize-undefined-trap-on-error");
+            }
+        }
+        build
+    }
+
+    fn cpu_files(&self, language: Language) -> Result<Vec<PathBuf>, String> {
+        let cpu = self.source.src().join("ggml-cpu");
+        let mut all = Vec::new();
+        for folder in CPU_FOLDERS {
+            all.extend(files(&cpu.join(folder), language)?);
+        }
+        let arch = files(&cpu.join("arch").join(self.cpu.arch.folder()), language)?;
+        // Chooses between CPU backends that are loaded at run time; there is one, linked.
+        all.extend(
+            arch.into_iter()
+                .filter(|file| !file.ends_with("cpu-feats.cpp")),
+        );
+        Ok(all)
+    }
+
+    /// ggml's CMake files generate this header.
+    fn write_version_header(&self) -> Result<(), String> {
+        let header = format!(
+            "#pragma once\n#define GGML_VERSION \"{}\"\n#define GGML_COMMIT \"unknown\"\n",
+            self.source.version
+        );
+        let path = self.out.join("ggml-version.h");
+        std::fs::write(&path, header)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+}
+
+/// Compiles side by side, so that no processor waits for the last and longest file of a unit.
+/// How many compilers run at once is Cargo's to say, through its job server.
+fn compile_all(units: &[cc::Build]) -> Result<Vec<PathBuf>, String> {
+    let results: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = units
+            .iter()
+            .map(|unit| scope.spawn(|| unit.try_compile_intermediates()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("cc does not panic"))
+            .collect()
+    });
+    let mut objects = Vec::new();
+    for result in results {
+        objects.extend(result.map_err(|error| format!("ggml does not compile: {error}"))?);
+    }
+    Ok(objects)
+}
+
+/// The files of one language directly in a folder, in the same order everywhere.
+fn files(folder: &Path, language: Language) -> Result<Vec<PathBuf>, String> {
+    let extension = match language {
+        Language::C => "c",
+        Language::Cpp => "cpp",
+    };
+    let unreadable = |error| format!("cannot list {}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// For fuzzing and for the sanitizers of Rust: the library is compiled with them too, and with
+/// line numbers.
+fn sanitizers() -> Result<Option<String>, String> {
+    let Some(list) = user_env("LXMERT_SANITIZE") else {
+        return Ok(None);
+    };
+    match list.split(',').find(|name| !SANITIZERS.contains(name)) {
+        Some(name) => Err(format!(
+            "LXMERT_SANITIZE: {name:?} is none of {}",
+            SANITIZERS.join(", ")
+        )),
+        None => Ok(Some(list)),
+    }
+}
