@@ -1,0 +1,304 @@
+use std::fs;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::encode::encode;
+use super::error::Error;
+use super::header::Header;
+use super::metadata::Metadata;
+use super::tensor::{TensorInfo, TensorSpec};
+
+/// Why a file could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The metadata or the tensors break a rule of the format.
+    #[error(transparent)]
+    Invalid(#[from] Error),
+    /// The operating system refused. The target is as it was, unless only the last step failed,
+    /// the fsync of its directory: then the new file is in place.
+    #[error("cannot write {path:?}: {source}")]
+    Io {
+        /// The target, not the temporary file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// More data came than the tensors have.
+    #[error("{excess} bytes of data too many{}", after(.tensor))]
+    TooMuchData {
+        /// The tensor that they came with, or the last; `None` if the file has no tensors.
+        tensor: Option<String>,
+        /// Bytes too many.
+        excess: u64,
+    },
+    /// The file was finished before all data came.
+    #[error("tensor {tensor:?} lacks {missing} bytes of data")]
+    TooLittleData {
+        /// The first tensor that is incomplete.
+        tensor: String,
+        /// Bytes that it lacks.
+        missing: u64,
+    },
+    /// A write failed before, so the file can no longer be completed.
+    #[error("an earlier write failed")]
+    Broken,
+}
+
+/// Writes a file whose data comes in pieces, so that a model need not fit in memory.
+///
+/// The file appears under its name whole or not at all: the data goes to a temporary file in the
+/// same directory, which takes the name only in [`finish`](Self::finish). Dropping the writer
+/// before that removes the temporary file and leaves an older file of the name untouched.
+///
+/// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts.
+#[derive(Debug)]
+pub struct Writer {
+    data: DataStream<BufWriter<NamedTempFile>>,
+}
+
+impl Writer {
+    /// Starts a file with its header. The data section is aligned to
+    /// [`DEFAULT_ALIGNMENT`](super::limits::DEFAULT_ALIGNMENT) unless the metadata has the key
+    /// `general.alignment`.
+    ///
+    /// # Errors
+    /// [`WriteError::Invalid`] if the metadata or tensors break a rule of the format, and
+    /// [`WriteError::Io`] if the path is a symbolic link or anything else than an ordinary file or
+    /// a free name, or if the directory cannot be written.
+    pub fn create(
+        path: &Path,
+        metadata: &Metadata,
+        tensors: &[TensorSpec],
+    ) -> Result<Self, WriteError> {
+        let (encoded, header) = encode(metadata, tensors)?;
+        let fail = |source| io_error(path, source);
+        check_target(path).map_err(fail)?;
+        let file = temporary(path).map_err(fail)?;
+        let mut out = BufWriter::new(file);
+        out.write_all(&encoded).map_err(fail)?;
+        Ok(Self {
+            data: DataStream::new(out, header, path),
+        })
+    }
+
+    /// Appends to the current tensor's data. Tensors come in the order of the list, in pieces of
+    /// any size; a piece may reach from one tensor into the next. Padding is added by the writer.
+    ///
+    /// # Errors
+    /// [`WriteError::TooMuchData`] before anything of the piece is written, or [`WriteError::Io`]
+    /// and then [`WriteError::Broken`].
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), WriteError> {
+        self.data.write(piece)
+    }
+
+    /// Makes the file durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLittleData`] if a tensor's data is incomplete, [`WriteError::Io`] if the
+    /// file cannot be brought to the disk or renamed, and [`WriteError::Broken`] if a write failed
+    /// before.
+    pub fn finish(self) -> Result<(), WriteError> {
+        let (out, path) = self.data.finish()?;
+        let fail = |source| io_error(&path, source);
+        let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
+        // Before the rename: a crash must not leave the new name with data that never arrived.
+        file.as_file().sync_all().map_err(fail)?;
+        // Again, because much time may have passed.
+        check_target(&path).map_err(fail)?;
+        file.persist(&path).map_err(|error| fail(error.error))?;
+        sync_directory(&path).map_err(fail)
+    }
+
+    /// The whole file in memory, with one slice of data for each tensor.
+    ///
+    /// # Errors
+    /// [`WriteError::Invalid`], [`WriteError::TooMuchData`] or [`WriteError::TooLittleData`].
+    pub fn to_vec(
+        metadata: &Metadata,
+        tensors: &[TensorSpec],
+        data: &[&[u8]],
+    ) -> Result<Vec<u8>, WriteError> {
+        let (mut encoded, header) = encode(metadata, tensors)?;
+        let padded = usize::try_from(header.file_bytes()).unwrap_or(usize::MAX);
+        encoded
+            .try_reserve_exact(padded - encoded.len())
+            .map_err(Error::from)?;
+        let mut stream = DataStream::new(encoded, header, Path::new(""));
+        for piece in data {
+            if stream.written > 0 {
+                // The slice before was too short, which is what `finish` reports.
+                break;
+            }
+            stream.expect_room(piece.len(), stream.missing())?;
+            stream.write(piece)?;
+        }
+        Ok(stream.finish()?.0)
+    }
+}
+
+/// The data section: divides what comes among the tensors and pads each.
+#[derive(Debug)]
+struct DataStream<W> {
+    out: W,
+    header: Header,
+    /// The tensor whose data comes next, and how much of it has come.
+    current: usize,
+    written: u64,
+    /// Bytes of data that are still to come for all tensors.
+    wanted: u64,
+    broken: bool,
+    /// For error messages.
+    path: PathBuf,
+}
+
+impl<W: Write> DataStream<W> {
+    fn new(out: W, header: Header, path: &Path) -> Self {
+        Self {
+            out,
+            current: 0,
+            written: 0,
+            wanted: header.tensors().iter().map(TensorInfo::bytes).sum(),
+            broken: false,
+            path: path.to_path_buf(),
+            header,
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), WriteError> {
+        if self.broken {
+            return Err(WriteError::Broken);
+        }
+        self.expect_room(piece.len(), self.wanted)?;
+        self.write_parts(piece).map_err(|source| {
+            self.broken = true;
+            io_error(&self.path, source)
+        })
+    }
+
+    /// Writes data that is known to be wanted.
+    fn write_parts(&mut self, mut piece: &[u8]) -> io::Result<()> {
+        while let Some(tensor) = self.header.tensors().get(self.current) {
+            let missing = tensor.bytes() - self.written;
+            let len = usize::try_from(missing)
+                .unwrap_or(usize::MAX)
+                .min(piece.len());
+            let (part, rest) = piece.split_at(len);
+            self.out.write_all(part)?;
+            self.written += len as u64;
+            self.wanted -= len as u64;
+            piece = rest;
+            if self.written < tensor.bytes() {
+                break;
+            }
+            let padded = tensor.bytes().next_multiple_of(self.header.alignment());
+            let mut padding = io::repeat(0).take(padded - tensor.bytes());
+            io::copy(&mut padding, &mut self.out)?;
+            self.current += 1;
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the current tensor lacks; 0 after the last.
+    fn missing(&self) -> u64 {
+        let tensor = self.header.tensors().get(self.current);
+        tensor.map_or(0, TensorInfo::bytes) - self.written
+    }
+
+    fn expect_room(&self, len: usize, room: u64) -> Result<(), WriteError> {
+        match (len as u64).checked_sub(room) {
+            None | Some(0) => Ok(()),
+            Some(excess) => {
+                let tensors = self.header.tensors();
+                let tensor = tensors.get(self.current).or(tensors.last());
+                Err(WriteError::TooMuchData {
+                    tensor: tensor.map(|tensor| tensor.name().to_string()),
+                    excess,
+                })
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(W, PathBuf), WriteError> {
+        if self.broken {
+            return Err(WriteError::Broken);
+        }
+        if let Some(tensor) = self.header.tensors().get(self.current) {
+            return Err(WriteError::TooLittleData {
+                tensor: tensor.name().to_string(),
+                missing: self.missing(),
+            });
+        }
+        Ok((self.out, self.path))
+    }
+}
+
+fn after(tensor: &Option<String>) -> String {
+    tensor
+        .as_ref()
+        .map(|name| format!(" for tensor {name:?}"))
+        .unwrap_or_default()
+}
+
+fn io_error(path: &Path, source: io::Error) -> WriteError {
+    WriteError::Io {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// Refuses what a rename would not replace but destroy: a link would give way to a file beside
+/// the one it points to, and a device or pipe would be gone.
+fn check_target(path: &Path) -> io::Result<()> {
+    if path.file_name().is_none() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path does not end in a file name",
+        ));
+    }
+    let refusal = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(found) if found.is_symlink() => "it is a symbolic link",
+        Ok(found) if found.is_dir() => "it is a directory",
+        Ok(_) => "it is no ordinary file",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, refusal))
+}
+
+/// A file beside the target, because a rename cannot cross file systems.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".gguf-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary file would be its owner's alone; with this, the umask decides as for any
+        // new file.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(directory(path))
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the rename durable. Where directories cannot be opened or synced, the file system decides
+/// when it is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    match fs::File::open(directory(path))?.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+    #[cfg(not(unix))]
+    Ok(())
+}
