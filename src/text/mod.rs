@@ -1,1 +1,25 @@
 //! The tokenizer: a question becomes token ids.
+//!
+//! LXMERT reads text as BERT does, in WordPiece tokens. The work is done by the `tokenizers` crate, the
+//! same code that stands behind Hugging Face's `BertTokenizer`, so the ids agree on any text. That crate
+//! runs every pipeline that a `tokenizer.json` can describe, among them regular expressions from the
+//! file and templates with any ids. A file from a stranger is therefore not handed to it: [`Tokenizer`]
+//! reads the parts that a BERT tokenizer has, checks them, and builds the pipeline itself.
+
+mod error;
+mod json;
+mod options;
+mod tokenizer;
+
+pub use error::Error;
+pub use options::{AddedToken, BertOptions};
+pub use tokenizer::{Encoded, SpecialIds, Tokenizer};
+
+/// Longest `tokenizer.json` that is read, in bytes.
+pub const MAX_JSON_BYTES: usize = 16 << 20;
+
+/// Longest question that is tokenized, in bytes of UTF-8.
+pub const MAX_QUESTION_BYTES: usize = 64 << 10;
+
+/// Most pieces that a vocabulary may have; ids are smaller than this.
+pub const MAX_PIECES: usize = 1 << 20;

@@ -1,0 +1,42 @@
+/// Why a tokenizer could not be built or a question could not be tokenized.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The question has no token of its own: it is empty, or only white space and control characters.
+    #[error("the question is empty; ask something")]
+    EmptyQuestion,
+    /// The question is longer than [`MAX_QUESTION_BYTES`](super::MAX_QUESTION_BYTES).
+    #[error("the question is {bytes} bytes long; shorten it to {limit}")]
+    TooLong {
+        /// Length of the question in bytes.
+        bytes: usize,
+        /// Longest allowed.
+        limit: usize,
+    },
+    /// The limit for truncation leaves no room for a token between `[CLS]` and `[SEP]`.
+    #[error("a limit of {limit} tokens leaves no room for a question; give at least 3")]
+    LimitTooSmall {
+        /// The limit that was asked for.
+        limit: usize,
+    },
+    /// The `tokenizer.json`, vocabulary or options are not those of a BERT tokenizer.
+    #[error("not a usable BERT tokenizer: {reason}")]
+    Invalid {
+        /// What is wrong, and with which part.
+        reason: String,
+    },
+    /// The question could not be tokenized, for a reason that the tokenizer's checks should have excluded.
+    #[error("the question could not be tokenized: {reason}")]
+    Failed {
+        /// The message of the tokenizer library.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(super) fn invalid(reason: impl Into<String>) -> Self {
+        Error::Invalid {
+            reason: reason.into(),
+        }
+    }
+}

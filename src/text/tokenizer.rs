@@ -1,0 +1,383 @@
+use std::collections::HashMap;
+
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::template::TemplateProcessing;
+
+use super::json::{self, Normalizer};
+use super::{AddedToken, BertOptions, Error, MAX_PIECES, MAX_QUESTION_BYTES};
+
+/// The search for the pieces of one word takes time with the third power of its length, so a file may
+/// not raise BERT's limit of 100 characters by much.
+const MAX_WORD_CHARS: usize = 256;
+
+/// Turns questions into token ids as Hugging Face's `BertTokenizer` does.
+///
+/// It never changes once built, so one may be used from several threads.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Vec<String>,
+    special: SpecialIds,
+    cls: u32,
+    sep: u32,
+}
+
+/// Ids of the pieces with a task of their own; `None` where the vocabulary has no such piece.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Stands for a word that the vocabulary cannot spell.
+    pub unk: Option<u32>,
+    /// Ends a question.
+    pub sep: Option<u32>,
+    /// Opens a question.
+    pub cls: Option<u32>,
+    /// Fills up a batch.
+    pub pad: Option<u32>,
+    /// Hides a word that the model is to guess.
+    pub mask: Option<u32>,
+}
+
+/// A question as token ids, possibly cut short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// `[CLS]`, the pieces of the question, `[SEP]`.
+    pub ids: Vec<u32>,
+    /// How many pieces of the question were left out to keep to the limit.
+    pub dropped: usize,
+}
+
+/// What both kinds of source, `tokenizer.json` and vocabulary, boil down to. Nothing is checked yet.
+pub(super) struct Parts {
+    pub vocab: HashMap<String, u32>,
+    pub unk_token: String,
+    pub max_word_chars: usize,
+    pub normalizer: Option<Normalizer>,
+    pub cls: Piece,
+    pub sep: Piece,
+    pub added_tokens: Vec<AddedToken>,
+}
+
+pub(super) struct Piece {
+    pub text: String,
+    pub id: u32,
+}
+
+impl Tokenizer {
+    /// Builds a tokenizer from the text of a `tokenizer.json`.
+    ///
+    /// Its `truncation` and `padding` sections are switched off: the length of a question is the caller's
+    /// decision.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the text is longer than [`MAX_JSON_BYTES`](super::MAX_JSON_BYTES), does not
+    /// parse, or describes anything but BERT's pipeline: `BertNormalizer` or none, `BertPreTokenizer`,
+    /// `WordPiece` with `##`, and one token before and one after the text.
+    pub fn from_json(json: &str) -> Result<Self, Error> {
+        Self::build(json::parse(json)?, None)
+    }
+
+    /// Builds a tokenizer from a BERT vocabulary, the lines of a `vocab.txt` in order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there are more than [`MAX_PIECES`] pieces, a piece occurs twice, the unknown,
+    /// `[CLS]` or `[SEP]` token is not among them, or an added token contradicts the vocabulary.
+    pub fn from_vocab(pieces: &[String], options: &BertOptions) -> Result<Self, Error> {
+        if pieces.len() > MAX_PIECES {
+            return Err(Error::invalid(format!(
+                "{} pieces, more than {MAX_PIECES}",
+                pieces.len()
+            )));
+        }
+        let mut vocab = HashMap::with_capacity(pieces.len());
+        for (id, piece) in (0u32..).zip(pieces) {
+            if let Some(first) = vocab.insert(piece.clone(), id) {
+                return Err(Error::invalid(format!(
+                    "piece {id} is {piece:?}, and so is piece {first}"
+                )));
+            }
+        }
+        let required = |name: &str, text: &String| match vocab.get(text) {
+            Some(&id) => Ok(Piece {
+                text: text.clone(),
+                id,
+            }),
+            None => Err(Error::invalid(format!(
+                "{name} is {text:?}, which is not in the vocabulary"
+            ))),
+        };
+        let cls = required("cls_token", &options.cls_token)?;
+        let sep = required("sep_token", &options.sep_token)?;
+        required("unk_token", &options.unk_token)?;
+
+        let mut added_tokens = options.added_tokens.clone();
+        for text in [
+            &options.pad_token,
+            &options.unk_token,
+            &options.cls_token,
+            &options.sep_token,
+            &options.mask_token,
+        ] {
+            if let Some(&id) = vocab.get(text)
+                && !text.is_empty()
+                && added_tokens.iter().all(|token| token.content != *text)
+            {
+                added_tokens.push(AddedToken::special(id, text));
+            }
+        }
+        let parts = Parts {
+            vocab,
+            unk_token: options.unk_token.clone(),
+            max_word_chars: 100,
+            normalizer: Some(Normalizer {
+                clean_text: true,
+                handle_chinese_chars: options.tokenize_chinese_chars,
+                strip_accents: options.strip_accents,
+                lowercase: options.do_lower_case,
+            }),
+            cls,
+            sep,
+            added_tokens,
+        };
+        Self::build(parts, Some((&options.pad_token, &options.mask_token)))
+    }
+
+    /// Checks the parts and builds the pipeline. `names` are the texts of the padding and masking tokens
+    /// where the source tells them; a `tokenizer.json` does not, and then they are BERT's.
+    fn build(parts: Parts, names: Option<(&str, &str)>) -> Result<Self, Error> {
+        let pieces = pieces_by_id(&parts)?;
+        let Some(&unk) = parts.vocab.get(&parts.unk_token) else {
+            return Err(Error::invalid(format!(
+                "the unknown token {:?} is not in the vocabulary",
+                parts.unk_token
+            )));
+        };
+        for Piece { text, id } in [&parts.cls, &parts.sep] {
+            if pieces.get(*id as usize) != Some(text) {
+                return Err(Error::invalid(format!(
+                    "{text:?} has id {id} around the text, but not in the vocabulary"
+                )));
+            }
+        }
+        if !(1..=MAX_WORD_CHARS).contains(&parts.max_word_chars) {
+            return Err(Error::invalid(format!(
+                "max_input_chars_per_word is {}, not between 1 and {MAX_WORD_CHARS}",
+                parts.max_word_chars
+            )));
+        }
+
+        let (cls, sep) = (parts.cls.id, parts.sep.id);
+        let (pad_text, mask_text) = names.unwrap_or(("[PAD]", "[MASK]"));
+        let inner = pipeline(parts)?;
+        let special = SpecialIds {
+            unk: Some(unk),
+            sep: Some(sep),
+            cls: Some(cls),
+            pad: inner.token_to_id(pad_text),
+            mask: inner.token_to_id(mask_text),
+        };
+        Ok(Self {
+            inner,
+            pieces,
+            special,
+            cls,
+            sep,
+        })
+    }
+
+    /// The tokenizer as the text of a `tokenizer.json`, which [`from_json`](Self::from_json) and Hugging
+    /// Face's libraries read. The same tokenizer gives the same text each time.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if the text could not be written.
+    pub fn to_json(&self) -> Result<String, Error> {
+        self.inner.to_string(false).map_err(failed)
+    }
+
+    /// Rows that an embedding table needs for every id: one more than the highest, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The pieces by id, added tokens included. An id without a piece has the text `[PADid]`, which no
+    /// question can contain as one word.
+    pub fn pieces(&self) -> Vec<String> {
+        self.pieces.clone()
+    }
+
+    /// Ids of the pieces with a task of their own.
+    pub fn special_ids(&self) -> SpecialIds {
+        self.special
+    }
+
+    /// Token ids of a question: `[CLS]`, its pieces, `[SEP]`. Nothing is cut off or filled up.
+    ///
+    /// # Errors
+    /// [`Error::EmptyQuestion`] if the question has no piece of its own, [`Error::TooLong`] if it is longer
+    /// than [`MAX_QUESTION_BYTES`].
+    pub fn encode(&self, question: &str) -> Result<Vec<u32>, Error> {
+        if question.len() > MAX_QUESTION_BYTES {
+            return Err(Error::TooLong {
+                bytes: question.len(),
+                limit: MAX_QUESTION_BYTES,
+            });
+        }
+        let encoding = self.inner.encode_fast(question, false).map_err(failed)?;
+        let words = encoding.get_ids();
+        if words.is_empty() {
+            return Err(Error::EmptyQuestion);
+        }
+        let mut ids = Vec::with_capacity(words.len() + 2);
+        ids.push(self.cls);
+        ids.extend_from_slice(words);
+        ids.push(self.sep);
+        Ok(ids)
+    }
+
+    /// Token ids of a question, at most `limit` of them: what is too much is dropped from the end of the
+    /// question, and `[SEP]` still follows.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode), and [`Error::LimitTooSmall`] for a limit below 3.
+    pub fn encode_truncated(&self, question: &str, limit: usize) -> Result<Encoded, Error> {
+        if limit < 3 {
+            return Err(Error::LimitTooSmall { limit });
+        }
+        let mut ids = self.encode(question)?;
+        let dropped = ids.len().saturating_sub(limit);
+        if dropped > 0 {
+            ids.truncate(limit - 1);
+            ids.push(self.sep);
+        }
+        Ok(Encoded { ids, dropped })
+    }
+}
+
+/// The text of every id from 0 to the highest, once it is certain that no two pieces share an id.
+fn pieces_by_id(parts: &Parts) -> Result<Vec<String>, Error> {
+    let vocab = parts.vocab.iter().map(|(text, &id)| (text, id));
+    let added = parts.added_tokens.iter().map(|t| (&t.content, t.id));
+
+    let highest = vocab.clone().chain(added.clone()).map(|(_, id)| id).max();
+    let Some(highest) = highest.map(|id| id as usize) else {
+        return Err(Error::invalid("the vocabulary is empty"));
+    };
+    if highest >= MAX_PIECES {
+        return Err(Error::invalid(format!(
+            "id {highest} is too high; ids end below {MAX_PIECES}"
+        )));
+    }
+    let mut pieces: Vec<Option<&String>> = vec![None; highest + 1];
+    for (text, id) in vocab.chain(added) {
+        match &mut pieces[id as usize] {
+            Some(other) if *other != text => {
+                return Err(Error::invalid(format!(
+                    "{text:?} and {other:?} both have id {id}"
+                )));
+            }
+            piece => *piece = Some(text),
+        }
+    }
+    Ok(pieces
+        .into_iter()
+        .enumerate()
+        .map(|(id, piece)| piece.cloned().unwrap_or_else(|| format!("[PAD{id}]")))
+        .collect())
+}
+
+fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
+    let invalid = |what: &str, error: &dyn std::fmt::Display| {
+        Error::invalid(format!("{what}: {}", one_line(error)))
+    };
+    // The builder takes only the library's own kind of map, which it does not export.
+    let mut vocab = WordPiece::read_bytes(&[]).map_err(|error| invalid("model", &error))?;
+    vocab.extend(parts.vocab);
+    let model = WordPiece::builder()
+        .vocab(vocab)
+        .unk_token(parts.unk_token)
+        .max_input_chars_per_word(parts.max_word_chars)
+        .build()
+        .map_err(|error| invalid("model", &error))?;
+    let mut inner = tokenizers::Tokenizer::new(model);
+    inner
+        .with_normalizer(parts.normalizer.map(|n| {
+            BertNormalizer::new(
+                n.clean_text,
+                n.handle_chinese_chars,
+                n.strip_accents,
+                n.lowercase,
+            )
+        }))
+        .map_err(|error| invalid("normalizer", &error))?;
+    inner.with_pre_tokenizer(Some(BertPreTokenizer));
+
+    let mut added_tokens = parts.added_tokens;
+    // New ids are given in order, so the order must be that of the ids.
+    added_tokens.sort_by_key(|token| token.id);
+    for token in &added_tokens {
+        // White space at an end could be claimed by two neighbouring tokens at once, which the matcher
+        // does not expect.
+        if token.content.trim().is_empty() || token.content.trim() != token.content {
+            return Err(Error::invalid(format!(
+                "added token {} is {:?}; it must not begin or end with white space",
+                token.id, token.content
+            )));
+        }
+    }
+    inner
+        .add_tokens(added_tokens.iter().map(|token| {
+            tokenizers::AddedToken::from(token.content.clone(), token.special)
+                .single_word(token.single_word)
+                .lstrip(token.lstrip)
+                .rstrip(token.rstrip)
+                .normalized(token.normalized)
+        }))
+        .map_err(|error| invalid("added_tokens", &error))?;
+    for token in &added_tokens {
+        if inner.token_to_id(&token.content) != Some(token.id) {
+            return Err(Error::invalid(format!(
+                "added token {:?} has id {}, but ids after the vocabulary must have no gap",
+                token.content, token.id
+            )));
+        }
+    }
+
+    // `encode` adds the two tokens itself; the template is here for readers of `to_json`.
+    let template = TemplateProcessing::builder()
+        .try_single(vec![
+            format!("{}:0", parts.cls.text),
+            "$A:0".into(),
+            format!("{}:0", parts.sep.text),
+        ])
+        .map_err(|error| invalid("post_processor", &error))?
+        .try_pair(vec![
+            format!("{}:0", parts.cls.text),
+            "$A:0".into(),
+            format!("{}:0", parts.sep.text),
+            "$B:1".into(),
+            format!("{}:1", parts.sep.text),
+        ])
+        .map_err(|error| invalid("post_processor", &error))?
+        .special_tokens(vec![
+            (parts.cls.text, parts.cls.id),
+            (parts.sep.text, parts.sep.id),
+        ])
+        .build()
+        .map_err(|error| invalid("post_processor", &error))?;
+    inner.with_post_processor(Some(template));
+    Ok(inner)
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::Failed {
+        reason: one_line(&error),
+    }
+}
+
+/// A library's message without line breaks, cut to a length that suits one line.
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(300).collect()
+}

@@ -1,0 +1,87 @@
+use std::io::Cursor;
+use std::path::Path;
+
+use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+
+use super::{Error, features::read_bounded};
+
+/// Longest side of an image that is decoded, in pixels.
+pub const MAX_IMAGE_SIDE: u32 = 16384;
+
+/// Largest image file that is read, in bytes.
+pub const MAX_IMAGE_FILE_BYTES: u64 = 256 << 20;
+
+/// Most memory that decoding may take, in bytes: room for 64 million pixels of 16-bit RGBA.
+const MAX_DECODED_BYTES: u64 = 512 << 20;
+
+/// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
+///
+/// # Errors
+/// [`Error::File`] with the path and what is wrong: the file cannot be read, is larger than
+/// [`MAX_IMAGE_FILE_BYTES`], or [`decode_image`] refuses it.
+pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
+    read_bounded(path, MAX_IMAGE_FILE_BYTES)
+        .and_then(|bytes| decode_image(&bytes))
+        .map_err(|error| error.in_file(path))
+}
+
+/// Decodes a PNG or JPEG image to 8-bit RGB, as Pillow's `convert("RGB")` does: an alpha channel is dropped
+/// and not blended, grey is repeated, a palette looked up, and the orientation in EXIF data ignored.
+/// Of 16-bit values the high byte is taken. For 16-bit grey Pillow differs: it clips at level 255, which
+/// turns nearly every such image white.
+///
+/// PNG gives the same pixels with any decoder. JPEG decoders may differ by a few levels.
+///
+/// # Errors
+/// [`Error::Image`] if the bytes are neither PNG nor JPEG, are damaged or cut short, or if a side is longer
+/// than [`MAX_IMAGE_SIDE`] or the whole too large to decode in 512 MiB.
+pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    match reader.format() {
+        Some(ImageFormat::Png) => {}
+        // The decoder fills what is missing with grey, and an answer about grey is no answer.
+        Some(ImageFormat::Jpeg) if !bytes.windows(2).any(|pair| pair == [0xff, 0xd9]) => {
+            return Err(unusable("the JPEG data is cut short"));
+        }
+        Some(ImageFormat::Jpeg) => {}
+        _ => return Err(unusable("neither PNG nor JPEG")),
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_IMAGE_SIDE);
+    limits.max_image_height = Some(MAX_IMAGE_SIDE);
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    let image = reader.decode().map_err(|error| match error {
+        ImageError::Limits(_) => unusable(&format!(
+            "too large; a side may have {MAX_IMAGE_SIDE} pixels, and decoding take {MAX_DECODED_BYTES} bytes"
+        )),
+        error => {
+            let text = error.to_string();
+            let words: Vec<&str> = text.split_whitespace().collect();
+            unusable(&words.join(" "))
+        }
+    })?;
+    Ok(match image {
+        DynamicImage::ImageLuma16(image) => high_bytes(image.width(), image.height(), &image, 1),
+        DynamicImage::ImageLumaA16(image) => high_bytes(image.width(), image.height(), &image, 2),
+        DynamicImage::ImageRgb16(image) => high_bytes(image.width(), image.height(), &image, 3),
+        DynamicImage::ImageRgba16(image) => high_bytes(image.width(), image.height(), &image, 4),
+        image => image.into_rgb8(),
+    })
+}
+
+/// Takes the high byte of each colour, where the image library would round to the nearest level.
+fn high_bytes(width: u32, height: u32, samples: &[u16], channels: usize) -> RgbImage {
+    let colours = if channels < 3 { [0, 0, 0] } else { [0, 1, 2] };
+    let mut pixels = Vec::with_capacity(samples.len() / channels * 3);
+    for pixel in samples.chunks_exact(channels) {
+        pixels.extend(colours.map(|colour| (pixel[colour] >> 8) as u8));
+    }
+    RgbImage::from_raw(width, height, pixels).expect("a pixel was pushed for every place")
+}
+
+fn unusable(reason: &str) -> Error {
+    Error::Image {
+        reason: reason.into(),
+    }
+}

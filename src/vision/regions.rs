@@ -1,0 +1,118 @@
+use super::Error;
+
+/// Most regions that one image may have. Models are trained with 36 to 100; a patch grid has at most
+/// 64 x 64.
+pub const MAX_REGIONS: usize = 4096;
+
+/// Longest feature vector of a region. Detectors give 2048; a patch of 64 x 64 pixels has 12288 values.
+pub const MAX_FEATURE_LEN: usize = 16384;
+
+/// Most values that describe the place of one region.
+pub const MAX_BOX_LEN: usize = 64;
+
+/// How far a corner may lie outside [0, 1], for the rounding of the division by width or height.
+const SLACK: f32 = 1e-5;
+
+/// The regions of one image: a feature vector and a box for each.
+///
+/// A value of this type has 1 to [`MAX_REGIONS`] regions, only finite numbers, and boxes whose corners lie
+/// within the image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Regions {
+    features: Vec<f32>,
+    feature_len: usize,
+    boxes: Vec<f32>,
+    box_len: usize,
+}
+
+impl Regions {
+    /// Takes `features` `[n, feature_len]` and `boxes` `[n, box_len]`, row by row. The first four values of
+    /// a box are x1, y1, x2, y2 of its corners, divided by the image's width (x) and height (y).
+    ///
+    /// # Errors
+    /// [`Error::FeatureLen`], [`Error::BoxLen`], [`Error::RegionCount`], [`Error::Length`],
+    /// [`Error::NotFinite`], and [`Error::BoxOutside`] for a corner beyond [0, 1] by more than 1e-5.
+    pub fn new(
+        features: Vec<f32>,
+        feature_len: usize,
+        boxes: Vec<f32>,
+        box_len: usize,
+    ) -> Result<Self, Error> {
+        if !(1..=MAX_FEATURE_LEN).contains(&feature_len) {
+            return Err(Error::FeatureLen { len: feature_len });
+        }
+        if !(4..=MAX_BOX_LEN).contains(&box_len) {
+            return Err(Error::BoxLen { len: box_len });
+        }
+        let regions = features.len() / feature_len;
+        for (what, values, len) in [
+            ("features", features.len(), feature_len),
+            ("boxes", boxes.len(), box_len),
+        ] {
+            if regions.checked_mul(len) != Some(values) {
+                return Err(Error::Length {
+                    what,
+                    values,
+                    regions,
+                    len,
+                });
+            }
+        }
+        if !(1..=MAX_REGIONS).contains(&regions) {
+            return Err(Error::RegionCount { regions });
+        }
+        check_finite("features", &features, feature_len)?;
+        check_finite("boxes", &boxes, box_len)?;
+        for (row, corners) in boxes.chunks_exact(box_len).enumerate() {
+            for (column, &value) in corners[..4].iter().enumerate() {
+                if !(-SLACK..=1.0 + SLACK).contains(&value) {
+                    return Err(Error::BoxOutside { row, column, value });
+                }
+            }
+        }
+        Ok(Self {
+            features,
+            feature_len,
+            boxes,
+            box_len,
+        })
+    }
+
+    /// Number of regions, at least 1.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.features.len() / self.feature_len
+    }
+
+    /// Values in a region's feature vector.
+    pub fn feature_len(&self) -> usize {
+        self.feature_len
+    }
+
+    /// Values in a region's box.
+    pub fn box_len(&self) -> usize {
+        self.box_len
+    }
+
+    /// The feature vectors, `[len, feature_len]`.
+    pub fn features(&self) -> &[f32] {
+        &self.features
+    }
+
+    /// The boxes, `[len, box_len]`.
+    pub fn boxes(&self) -> &[f32] {
+        &self.boxes
+    }
+}
+
+fn check_finite(what: &'static str, values: &[f32], len: usize) -> Result<(), Error> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::NotFinite {
+            what,
+            row: at / len,
+            column: at % len,
+            value: values[at],
+        }),
+    }
+}
