@@ -1,5 +1,34 @@
 //! Embedded, quantized inference for LXMERT, the vision-and-language model with three encoders.
+//!
+//! A [`Model`] is one GGUF file, loaded once and shared. A [`Session`] runs it: it encodes an image, then answers
+//! questions about it.
+//!
+//! ```no_run
+//! use lxmert::vision::{FeatureOptions, load_features};
+//! use lxmert::{Model, Session, SessionOptions};
+//!
+//! let model = Model::open("lxmert-vqa-q8_0.gguf")?;
+//! let mut session = Session::new(&model, SessionOptions::new(&model))?;
+//! session.encode_image(&load_features("kitchen.npz".as_ref(), &FeatureOptions::default())?)?;
+//! for question in ["What is on the table?", "What colour is it?"] {
+//!     let answers = session.ask(question)?;
+//!     println!("{question} {}", answers.top(1)[0].text.unwrap_or("(the file holds no answers)"));
+//! }
+//! # Ok::<(), lxmert::Error>(())
+//! ```
 
+mod answers;
+
+mod error;
+pub mod ggml;
 pub mod gguf;
+pub mod model;
+mod session;
+mod storage;
 pub mod text;
 pub mod vision;
+
+pub use answers::{Answer, Answers};
+pub use error::Error;
+pub use model::{Config, Model, Output};
+pub use session::{Inputs, OutputTensor, Session, SessionOptions, Text};

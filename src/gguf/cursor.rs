@@ -39,21 +39,15 @@ impl<'a> Cursor<'a> {
 
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
         let start = self.position;
-        let taken = start
-            .checked_add(count)
-            .and_then(|end| self.bytes.get(start..end))
-            .ok_or_else(|| {
-                Error::new(
-                    Rule::HeaderTruncated,
-                    format_args!("{count} more bytes"),
-                    format_args!("{}", self.remaining()),
-                )
-                .at(start)
-            })?;
-        let left = self
-            .left()
-            .checked_sub(count)
-            .ok_or_else(|| self.over_budget(start))?;
+        let taken = start.checked_add(count).and_then(|end| self.bytes.get(start..end)).ok_or_else(|| {
+            Error::new(
+                Rule::HeaderTruncated,
+                format_args!("{count} more bytes"),
+                format_args!("{}", self.remaining()),
+            )
+            .at(start)
+        })?;
+        let left = self.left().checked_sub(count).ok_or_else(|| self.over_budget(start))?;
         if self.in_vocabulary {
             self.vocabulary_left = left;
         } else {
@@ -93,10 +87,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// An array's length and its elements, each of `N` bytes.
-    pub fn scalars<const N: usize, T>(
-        &mut self,
-        decode: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, Error> {
+    pub fn scalars<const N: usize, T>(&mut self, decode: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Error> {
         let start = self.position;
         let announced = self.u64()?;
         let len = self.fitting(announced, N, Rule::ArrayLength, start)?;
@@ -135,25 +126,11 @@ impl<'a> Cursor<'a> {
 
     /// The number of items as a `usize`, once it is known that the file and the header's bound
     /// have room for them.
-    fn fitting(
-        &self,
-        count: u64,
-        item_bytes: usize,
-        rule: Rule,
-        start: usize,
-    ) -> Result<usize, Error> {
+    fn fitting(&self, count: u64, item_bytes: usize, rule: Rule, start: usize) -> Result<usize, Error> {
         let most = self.remaining() / item_bytes;
-        let fitting = usize::try_from(count)
-            .ok()
-            .filter(|count| *count <= most)
-            .ok_or_else(|| {
-                Error::new(
-                    rule,
-                    format_args!("a length of at most {most}"),
-                    format_args!("{count}"),
-                )
-                .at(start)
-            })?;
+        let fitting = usize::try_from(count).ok().filter(|count| *count <= most).ok_or_else(|| {
+            Error::new(rule, format_args!("a length of at most {most}"), format_args!("{count}")).at(start)
+        })?;
         if fitting > self.left() / item_bytes {
             return Err(self.over_budget(start));
         }
@@ -165,11 +142,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn left(&self) -> usize {
-        if self.in_vocabulary {
-            self.vocabulary_left
-        } else {
-            self.header_left
-        }
+        if self.in_vocabulary { self.vocabulary_left } else { self.header_left }
     }
 
     fn over_budget(&self, start: usize) -> Error {
@@ -178,12 +151,7 @@ impl<'a> Cursor<'a> {
         } else {
             (Rule::HeaderTooLarge, limits::HEADER_BYTES)
         };
-        Error::new(
-            rule,
-            format_args!("at most {most} bytes"),
-            format_args!("more"),
-        )
-        .at(start)
+        Error::new(rule, format_args!("at most {most} bytes"), format_args!("more")).at(start)
     }
 }
 
@@ -191,10 +159,6 @@ fn truth(byte: u8) -> Result<bool, Error> {
     match byte {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(Error::new(
-            Rule::BoolValue,
-            format_args!("0 or 1"),
-            format_args!("{byte}"),
-        )),
+        _ => Err(Error::new(Rule::BoolValue, format_args!("0 or 1"), format_args!("{byte}"))),
     }
 }

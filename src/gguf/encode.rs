@@ -9,10 +9,7 @@ use super::{MAGIC, VERSION};
 ///
 /// The reader itself checks what was encoded, so there is one set of rules, and nothing can be
 /// written that would not be read.
-pub(super) fn encode(
-    metadata: &Metadata,
-    tensors: &[TensorSpec],
-) -> Result<(Vec<u8>, Header), Error> {
+pub(super) fn encode(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<(Vec<u8>, Header), Error> {
     let alignment = alignment(metadata)?;
     let mut out = Encoder(Vec::new());
     out.put(&MAGIC)?;
@@ -25,8 +22,7 @@ pub(super) fn encode(
     }
     let mut offset = 0u64;
     for tensor in tensors {
-        let size = Size::of(tensor.tensor_type, &tensor.dims)
-            .map_err(|error| error.named(&tensor.name))?;
+        let size = Size::of(tensor.tensor_type, &tensor.dims).map_err(|error| error.named(&tensor.name))?;
         out.string(&tensor.name)?;
         out.put(&(tensor.dims.len() as u32).to_le_bytes())?;
         for dim in &tensor.dims {
@@ -35,10 +31,7 @@ pub(super) fn encode(
         out.put(&tensor.tensor_type.id().to_le_bytes())?;
         out.put(&offset.to_le_bytes())?;
         // An end that no file can have is found by the reader below.
-        offset = offset
-            .saturating_add(size.bytes)
-            .checked_next_multiple_of(alignment)
-            .unwrap_or(u64::MAX);
+        offset = offset.saturating_add(size.bytes).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     }
     let mut bytes = out.0;
     let start = (bytes.len() as u64).next_multiple_of(alignment);

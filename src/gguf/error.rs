@@ -223,13 +223,7 @@ pub struct Error {
 
 impl Error {
     pub(super) fn new(rule: Rule, expected: fmt::Arguments<'_>, found: fmt::Arguments<'_>) -> Self {
-        Self {
-            rule,
-            name: None,
-            offset: None,
-            expected: text(expected),
-            found: text(found),
-        }
+        Self { rule, name: None, offset: None, expected: text(expected), found: text(found) }
     }
 
     /// Says where the field begins, unless something closer to it has said so already.

@@ -75,13 +75,7 @@ impl Header {
 
         let metadata = read_metadata(&mut cursor, key_count)?;
         let alignment = alignment(&metadata)?;
-        let mut header = Self {
-            metadata,
-            tensors: Vec::new(),
-            index: HashMap::new(),
-            alignment,
-            end: 0,
-        };
+        let mut header = Self { metadata, tensors: Vec::new(), index: HashMap::new(), alignment, end: 0 };
         header.tensors.try_reserve_exact(tensor_count)?;
         header.index.try_reserve(tensor_count)?;
         let data_bytes = header.read_tensors(&mut cursor, tensor_count)?;
@@ -169,20 +163,13 @@ impl Header {
     fn check_padding(&self, bytes: &[u8]) -> Result<(), Error> {
         let mut from = self.end;
         let mut before = None;
-        let tensors = self
-            .tensors
-            .iter()
-            .map(|tensor| (Some(tensor), tensor.range()));
+        let tensors = self.tensors.iter().map(|tensor| (Some(tensor), tensor.range()));
         for (tensor, range) in tensors.chain([(None, bytes.len()..bytes.len())]) {
             let padding = bytes.get(from..range.start).unwrap_or(&[]);
             let stray = padding.iter().zip(from..).find(|(byte, _)| **byte != 0);
             if let Some((byte, position)) = stray {
-                let error = Error::new(
-                    Rule::Padding,
-                    format_args!("0"),
-                    format_args!("{byte:#04x}"),
-                )
-                .at(position);
+                let error =
+                    Error::new(Rule::Padding, format_args!("0"), format_args!("{byte:#04x}")).at(position);
                 // Padding belongs to what it follows.
                 return Err(match before {
                     Some(name) => error.named(name),
@@ -209,16 +196,10 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<u64, Error> {
             let (least, most) = (limits::ALIGNMENTS.start(), limits::ALIGNMENTS.end());
             let expected = format_args!("a power of two from {least} to {most}, as u32");
             let error = match other.integer() {
-                Some(number) => Error::new(
-                    Rule::Alignment,
-                    expected,
-                    format_args!("{number} as {}", other.type_name()),
-                ),
-                None => Error::new(
-                    Rule::Alignment,
-                    expected,
-                    format_args!("{}", other.type_name()),
-                ),
+                Some(number) => {
+                    Error::new(Rule::Alignment, expected, format_args!("{number} as {}", other.type_name()))
+                }
+                None => Error::new(Rule::Alignment, expected, format_args!("{}", other.type_name())),
             };
             Err(error.named(ALIGNMENT_KEY))
         }
@@ -259,11 +240,7 @@ fn check_start(bytes: &[u8]) -> Result<(), Error> {
             format_args!("version {} in big-endian order", version.swap_bytes()),
         )
     } else {
-        Error::new(
-            Rule::Version,
-            format_args!("{VERSION}"),
-            format_args!("{version}"),
-        )
+        Error::new(Rule::Version, format_args!("{VERSION}"), format_args!("{version}"))
     };
     Err(error.at(start))
 }
@@ -276,14 +253,7 @@ fn count(cursor: &mut Cursor<'_>, item_bytes: usize, rule: Rule) -> Result<usize
     usize::try_from(count)
         .ok()
         .filter(|_| count <= most)
-        .ok_or_else(|| {
-            Error::new(
-                rule,
-                format_args!("at most {most}"),
-                format_args!("{count}"),
-            )
-            .at(start)
-        })
+        .ok_or_else(|| Error::new(rule, format_args!("at most {most}"), format_args!("{count}")).at(start))
 }
 
 fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Error> {
@@ -378,12 +348,7 @@ fn read_tensor_name<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Error> {
 
 /// Reads what follows a tensor's name. `next` is the one offset at which its data can start
 /// without an overlap or a hole.
-fn read_tensor(
-    cursor: &mut Cursor<'_>,
-    name: &str,
-    next: u64,
-    alignment: u64,
-) -> Result<TensorInfo, Error> {
+fn read_tensor(cursor: &mut Cursor<'_>, name: &str, next: u64, alignment: u64) -> Result<TensorInfo, Error> {
     let start = cursor.position();
     let announced = cursor.u32()?;
     let dim_count = usize::try_from(announced).unwrap_or(usize::MAX);
@@ -398,12 +363,7 @@ fn read_tensor(
     let type_start = cursor.position();
     let type_id = cursor.u32()?;
     let tensor_type = TensorType::from_id(type_id).ok_or_else(|| {
-        Error::new(
-            Rule::TensorType,
-            format_args!("a known type"),
-            format_args!("{type_id}"),
-        )
-        .at(type_start)
+        Error::new(Rule::TensorType, format_args!("a known type"), format_args!("{type_id}")).at(type_start)
     })?;
     let size = Size::of(tensor_type, used).map_err(|error| error.at(start))?;
     let offset_start = cursor.position();
@@ -415,38 +375,19 @@ fn read_tensor(
             format_args!("offset {offset}"),
         ))
     } else if offset != next {
-        let rule = if offset < next {
-            Rule::Overlap
-        } else {
-            Rule::Hole
-        };
-        Some(Error::new(
-            rule,
-            format_args!("offset {next}"),
-            format_args!("{offset}"),
-        ))
+        let rule = if offset < next { Rule::Overlap } else { Rule::Hole };
+        Some(Error::new(rule, format_args!("offset {next}"), format_args!("{offset}")))
     } else {
         None
     };
     if let Some(error) = broken {
         return Err(error.at(offset_start));
     }
-    Ok(TensorInfo {
-        name: try_string(name)?,
-        tensor_type,
-        dims,
-        dim_count,
-        size,
-        offset,
-    })
+    Ok(TensorInfo { name: try_string(name)?, tensor_type, dims, dim_count, size, offset })
 }
 
 fn key_too_long(found: u64) -> Error {
-    Error::new(
-        Rule::KeyTooLong,
-        format_args!("at most {} bytes", limits::KEY_BYTES),
-        format_args!("{found}"),
-    )
+    Error::new(Rule::KeyTooLong, format_args!("at most {} bytes", limits::KEY_BYTES), format_args!("{found}"))
 }
 
 fn too_large(bytes: u64, start: u64) -> Error {

@@ -35,9 +35,7 @@ impl Metadata {
 
     /// The keys and values in the order of the file, or of insertion.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.entries
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     /// The value of a key, of whatever type.
@@ -75,10 +73,7 @@ impl Metadata {
     /// Those of [`insert`](Self::insert), except for the duplicate.
     pub fn set(&mut self, key: impl AsRef<str>, value: impl Into<Value>) -> Result<(), Error> {
         let key = key.as_ref();
-        let entry = self
-            .index
-            .get(key)
-            .and_then(|position| self.entries.get_mut(*position));
+        let entry = self.index.get(key).and_then(|position| self.entries.get_mut(*position));
         match entry {
             Some((_, old)) => {
                 *old = value.into();
@@ -185,9 +180,7 @@ impl Metadata {
         let mut numbers = Vec::new();
         numbers.try_reserve_exact(array.len())?;
         for position in 0..array.len() {
-            let number = array
-                .integer(position)
-                .ok_or_else(|| wrong(key, "array of u32", value))?;
+            let number = array.integer(position).ok_or_else(|| wrong(key, "array of u32", value))?;
             numbers.push(u32::try_from(number).map_err(|_| out_of_range(key, number))?);
         }
         Ok(Some(numbers))
@@ -199,20 +192,14 @@ impl Metadata {
         expected: &str,
         convert: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        self.get(key)
-            .map(|value| convert(value).ok_or_else(|| wrong(key, expected, value)))
-            .transpose()
+        self.get(key).map(|value| convert(value).ok_or_else(|| wrong(key, expected, value))).transpose()
     }
 }
 
 /// Checks what the format asks of a key.
 pub(super) fn check_key(key: &[u8]) -> Result<&str, Error> {
     if key.is_empty() {
-        return Err(Error::new(
-            Rule::KeyEmpty,
-            format_args!("at least 1 byte"),
-            format_args!("none"),
-        ));
+        return Err(Error::new(Rule::KeyEmpty, format_args!("at least 1 byte"), format_args!("none")));
     }
     if key.len() > limits::KEY_BYTES {
         return Err(Error::new(
@@ -232,18 +219,13 @@ pub(super) fn check_text(bytes: &[u8], not_utf8: Rule, nul: Rule) -> Result<&str
         Error::new(
             not_utf8,
             format_args!("UTF-8"),
-            format_args!(
-                "byte {:#04x} at position {valid}",
-                bytes.get(valid).unwrap_or(&0)
-            ),
+            format_args!("byte {:#04x} at position {valid}", bytes.get(valid).unwrap_or(&0)),
         )
     })?;
     match bytes.iter().position(|byte| *byte == 0) {
-        Some(position) => Err(Error::new(
-            nul,
-            format_args!("no NUL"),
-            format_args!("one at position {position}"),
-        )),
+        Some(position) => {
+            Err(Error::new(nul, format_args!("no NUL"), format_args!("one at position {position}")))
+        }
         None => Ok(text),
     }
 }
@@ -258,29 +240,14 @@ pub(super) fn try_string(text: &str) -> Result<String, Error> {
 
 fn required<T>(key: &str, expected: &str, value: Result<Option<T>, Error>) -> Result<T, Error> {
     value?.ok_or_else(|| {
-        Error::new(
-            Rule::KeyMissing,
-            format_args!("{expected}"),
-            format_args!("no such key"),
-        )
-        .named(key)
+        Error::new(Rule::KeyMissing, format_args!("{expected}"), format_args!("no such key")).named(key)
     })
 }
 
 fn wrong(key: &str, expected: &str, value: &Value) -> Error {
-    Error::new(
-        Rule::WrongType,
-        format_args!("{expected}"),
-        format_args!("{}", value.type_name()),
-    )
-    .named(key)
+    Error::new(Rule::WrongType, format_args!("{expected}"), format_args!("{}", value.type_name())).named(key)
 }
 
 fn out_of_range(key: &str, number: i128) -> Error {
-    Error::new(
-        Rule::ValueRange,
-        format_args!("0 to {}", u32::MAX),
-        format_args!("{number}"),
-    )
-    .named(key)
+    Error::new(Rule::ValueRange, format_args!("0 to {}", u32::MAX), format_args!("{number}")).named(key)
 }

@@ -120,29 +120,18 @@ impl Size {
                 format_args!("{bytes}"),
             ));
         }
-        Ok(Self {
-            elements: elements as u64,
-            bytes: bytes as u64,
-        })
+        Ok(Self { elements: elements as u64, bytes: bytes as u64 })
     }
 }
 
 pub(super) fn dimension_count(found: u64) -> Error {
-    Error::new(
-        Rule::DimensionCount,
-        format_args!("1 to {}", limits::MAX_DIMENSIONS),
-        format_args!("{found}"),
-    )
+    Error::new(Rule::DimensionCount, format_args!("1 to {}", limits::MAX_DIMENSIONS), format_args!("{found}"))
 }
 
 /// Checks what ggml asks of a tensor's name.
 pub(super) fn check_tensor_name(name: &[u8]) -> Result<&str, Error> {
     if name.is_empty() {
-        return Err(Error::new(
-            Rule::TensorNameEmpty,
-            format_args!("at least 1 byte"),
-            format_args!("none"),
-        ));
+        return Err(Error::new(Rule::TensorNameEmpty, format_args!("at least 1 byte"), format_args!("none")));
     }
     if name.len() > limits::TENSOR_NAME_BYTES {
         return Err(tensor_name_too_long(name.len() as u64));

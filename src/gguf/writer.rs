@@ -68,20 +68,14 @@ impl Writer {
     /// [`WriteError::Invalid`] if the metadata or tensors break a rule of the format, and
     /// [`WriteError::Io`] if the path is a symbolic link or anything else than an ordinary file or
     /// a free name, or if the directory cannot be written.
-    pub fn create(
-        path: &Path,
-        metadata: &Metadata,
-        tensors: &[TensorSpec],
-    ) -> Result<Self, WriteError> {
+    pub fn create(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Self, WriteError> {
         let (encoded, header) = encode(metadata, tensors)?;
         let fail = |source| io_error(path, source);
         check_target(path).map_err(fail)?;
         let file = temporary(path).map_err(fail)?;
         let mut out = BufWriter::new(file);
         out.write_all(&encoded).map_err(fail)?;
-        Ok(Self {
-            data: DataStream::new(out, header, path),
-        })
+        Ok(Self { data: DataStream::new(out, header, path) })
     }
 
     /// Appends to the current tensor's data. Tensors come in the order of the list, in pieces of
@@ -123,9 +117,7 @@ impl Writer {
     ) -> Result<Vec<u8>, WriteError> {
         let (mut encoded, header) = encode(metadata, tensors)?;
         let padded = usize::try_from(header.file_bytes()).unwrap_or(usize::MAX);
-        encoded
-            .try_reserve_exact(padded - encoded.len())
-            .map_err(Error::from)?;
+        encoded.try_reserve_exact(padded - encoded.len()).map_err(Error::from)?;
         let mut stream = DataStream::new(encoded, header, Path::new(""));
         for piece in data {
             if stream.written > 0 {
@@ -182,9 +174,7 @@ impl<W: Write> DataStream<W> {
     fn write_parts(&mut self, mut piece: &[u8]) -> io::Result<()> {
         while let Some(tensor) = self.header.tensors().get(self.current) {
             let missing = tensor.bytes() - self.written;
-            let len = usize::try_from(missing)
-                .unwrap_or(usize::MAX)
-                .min(piece.len());
+            let len = usize::try_from(missing).unwrap_or(usize::MAX).min(piece.len());
             let (part, rest) = piece.split_at(len);
             self.out.write_all(part)?;
             self.written += len as u64;
@@ -237,27 +227,18 @@ impl<W: Write> DataStream<W> {
 }
 
 fn after(tensor: &Option<String>) -> String {
-    tensor
-        .as_ref()
-        .map(|name| format!(" for tensor {name:?}"))
-        .unwrap_or_default()
+    tensor.as_ref().map(|name| format!(" for tensor {name:?}")).unwrap_or_default()
 }
 
 fn io_error(path: &Path, source: io::Error) -> WriteError {
-    WriteError::Io {
-        path: path.to_path_buf(),
-        source,
-    }
+    WriteError::Io { path: path.to_path_buf(), source }
 }
 
 /// Refuses what a rename would not replace but destroy: a link would give way to a file beside
 /// the one it points to, and a device or pipe would be gone.
 fn check_target(path: &Path) -> io::Result<()> {
     if path.file_name().is_none() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path does not end in a file name",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"));
     }
     let refusal = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -35,8 +35,6 @@ pub enum Error {
 
 impl Error {
     pub(super) fn invalid(reason: impl Into<String>) -> Self {
-        Error::Invalid {
-            reason: reason.into(),
-        }
+        Error::Invalid { reason: reason.into() }
     }
 }

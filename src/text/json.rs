@@ -80,8 +80,8 @@ pub(super) fn parse(json: &str) -> Result<Parts, Error> {
             json.len()
         )));
     }
-    let file: File = serde_json::from_str(json)
-        .map_err(|error| Error::invalid(format!("tokenizer.json: {error}")))?;
+    let file: File =
+        serde_json::from_str(json).map_err(|error| Error::invalid(format!("tokenizer.json: {error}")))?;
 
     // Files of old versions of the library name no type here.
     if kind(&file.model).is_some_and(|kind| kind != "WordPiece") {
@@ -96,9 +96,7 @@ pub(super) fn parse(json: &str) -> Result<Parts, Error> {
     }
     let normalizer = match file.normalizer {
         None => None,
-        Some(value) if kind(&value) == Some("BertNormalizer") => {
-            Some(section("normalizer", value)?)
-        }
+        Some(value) if kind(&value) == Some("BertNormalizer") => Some(section("normalizer", value)?),
         Some(value) => return Err(unsupported("normalizer", &value, "BertNormalizer")),
     };
     match &file.pre_tokenizer {
@@ -131,32 +129,22 @@ fn ends(post_processor: Option<Value>) -> Result<(Piece, Piece), Error> {
         }
         Some("TemplateProcessing") => {
             let template: Template = section("post_processor", value)?;
-            let [
-                Step::SpecialToken { id: cls },
-                Step::Sequence {},
-                Step::SpecialToken { id: sep },
-            ] = template.single.as_slice()
+            let [Step::SpecialToken { id: cls }, Step::Sequence {}, Step::SpecialToken { id: sep }] =
+                template.single.as_slice()
             else {
                 return Err(Error::invalid(
                     "post_processor: the template for one text is not token, text, token",
                 ));
             };
             let id_of = |name: &String| match template.special_tokens.get(name) {
-                Some(TemplateToken { ids }) if ids.len() == 1 => Ok(Piece {
-                    text: name.clone(),
-                    id: ids[0],
-                }),
+                Some(TemplateToken { ids }) if ids.len() == 1 => Ok(Piece { text: name.clone(), id: ids[0] }),
                 _ => Err(Error::invalid(format!(
                     "post_processor: special_tokens does not give one id for {name:?}"
                 ))),
             };
             Ok((id_of(cls)?, id_of(sep)?))
         }
-        _ => Err(unsupported(
-            "post_processor",
-            &value,
-            "TemplateProcessing or BertProcessing",
-        )),
+        _ => Err(unsupported("post_processor", &value, "TemplateProcessing or BertProcessing")),
     }
 }
 

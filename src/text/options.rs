@@ -120,8 +120,5 @@ fn token_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 
 fn added_tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AddedToken>, D::Error> {
     let by_id = std::collections::BTreeMap::<u32, AddedToken>::deserialize(deserializer)?;
-    Ok(by_id
-        .into_iter()
-        .map(|(id, token)| AddedToken { id, ..token })
-        .collect())
+    Ok(by_id.into_iter().map(|(id, token)| AddedToken { id, ..token }).collect())
 }

@@ -85,27 +85,17 @@ impl Tokenizer {
     /// `[CLS]` or `[SEP]` token is not among them, or an added token contradicts the vocabulary.
     pub fn from_vocab(pieces: &[String], options: &BertOptions) -> Result<Self, Error> {
         if pieces.len() > MAX_PIECES {
-            return Err(Error::invalid(format!(
-                "{} pieces, more than {MAX_PIECES}",
-                pieces.len()
-            )));
+            return Err(Error::invalid(format!("{} pieces, more than {MAX_PIECES}", pieces.len())));
         }
         let mut vocab = HashMap::with_capacity(pieces.len());
         for (id, piece) in (0u32..).zip(pieces) {
             if let Some(first) = vocab.insert(piece.clone(), id) {
-                return Err(Error::invalid(format!(
-                    "piece {id} is {piece:?}, and so is piece {first}"
-                )));
+                return Err(Error::invalid(format!("piece {id} is {piece:?}, and so is piece {first}")));
             }
         }
         let required = |name: &str, text: &String| match vocab.get(text) {
-            Some(&id) => Ok(Piece {
-                text: text.clone(),
-                id,
-            }),
-            None => Err(Error::invalid(format!(
-                "{name} is {text:?}, which is not in the vocabulary"
-            ))),
+            Some(&id) => Ok(Piece { text: text.clone(), id }),
+            None => Err(Error::invalid(format!("{name} is {text:?}, which is not in the vocabulary"))),
         };
         let cls = required("cls_token", &options.cls_token)?;
         let sep = required("sep_token", &options.sep_token)?;
@@ -177,13 +167,7 @@ impl Tokenizer {
             pad: inner.token_to_id(pad_text),
             mask: inner.token_to_id(mask_text),
         };
-        Ok(Self {
-            inner,
-            pieces,
-            special,
-            cls,
-            sep,
-        })
+        Ok(Self { inner, pieces, special, cls, sep })
     }
 
     /// The tokenizer as the text of a `tokenizer.json`, which [`from_json`](Self::from_json) and Hugging
@@ -218,10 +202,7 @@ impl Tokenizer {
     /// than [`MAX_QUESTION_BYTES`].
     pub fn encode(&self, question: &str) -> Result<Vec<u32>, Error> {
         if question.len() > MAX_QUESTION_BYTES {
-            return Err(Error::TooLong {
-                bytes: question.len(),
-                limit: MAX_QUESTION_BYTES,
-            });
+            return Err(Error::TooLong { bytes: question.len(), limit: MAX_QUESTION_BYTES });
         }
         let encoding = self.inner.encode_fast(question, false).map_err(failed)?;
         let words = encoding.get_ids();
@@ -264,17 +245,13 @@ fn pieces_by_id(parts: &Parts) -> Result<Vec<String>, Error> {
         return Err(Error::invalid("the vocabulary is empty"));
     };
     if highest >= MAX_PIECES {
-        return Err(Error::invalid(format!(
-            "id {highest} is too high; ids end below {MAX_PIECES}"
-        )));
+        return Err(Error::invalid(format!("id {highest} is too high; ids end below {MAX_PIECES}")));
     }
     let mut pieces: Vec<Option<&String>> = vec![None; highest + 1];
     for (text, id) in vocab.chain(added) {
         match &mut pieces[id as usize] {
             Some(other) if *other != text => {
-                return Err(Error::invalid(format!(
-                    "{text:?} and {other:?} both have id {id}"
-                )));
+                return Err(Error::invalid(format!("{text:?} and {other:?} both have id {id}")));
             }
             piece => *piece = Some(text),
         }
@@ -287,9 +264,8 @@ fn pieces_by_id(parts: &Parts) -> Result<Vec<String>, Error> {
 }
 
 fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
-    let invalid = |what: &str, error: &dyn std::fmt::Display| {
-        Error::invalid(format!("{what}: {}", one_line(error)))
-    };
+    let invalid =
+        |what: &str, error: &dyn std::fmt::Display| Error::invalid(format!("{what}: {}", one_line(error)));
     // The builder takes only the library's own kind of map, which it does not export.
     let mut vocab = WordPiece::read_bytes(&[]).map_err(|error| invalid("model", &error))?;
     vocab.extend(parts.vocab);
@@ -301,14 +277,11 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
         .map_err(|error| invalid("model", &error))?;
     let mut inner = tokenizers::Tokenizer::new(model);
     inner
-        .with_normalizer(parts.normalizer.map(|n| {
-            BertNormalizer::new(
-                n.clean_text,
-                n.handle_chinese_chars,
-                n.strip_accents,
-                n.lowercase,
-            )
-        }))
+        .with_normalizer(
+            parts.normalizer.map(|n| {
+                BertNormalizer::new(n.clean_text, n.handle_chinese_chars, n.strip_accents, n.lowercase)
+            }),
+        )
         .map_err(|error| invalid("normalizer", &error))?;
     inner.with_pre_tokenizer(Some(BertPreTokenizer));
 
@@ -345,11 +318,7 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
 
     // `encode` adds the two tokens itself; the template is here for readers of `to_json`.
     let template = TemplateProcessing::builder()
-        .try_single(vec![
-            format!("{}:0", parts.cls.text),
-            "$A:0".into(),
-            format!("{}:0", parts.sep.text),
-        ])
+        .try_single(vec![format!("{}:0", parts.cls.text), "$A:0".into(), format!("{}:0", parts.sep.text)])
         .map_err(|error| invalid("post_processor", &error))?
         .try_pair(vec![
             format!("{}:0", parts.cls.text),
@@ -359,10 +328,7 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
             format!("{}:1", parts.sep.text),
         ])
         .map_err(|error| invalid("post_processor", &error))?
-        .special_tokens(vec![
-            (parts.cls.text, parts.cls.id),
-            (parts.sep.text, parts.sep.id),
-        ])
+        .special_tokens(vec![(parts.cls.text, parts.cls.id), (parts.sep.text, parts.sep.id)])
         .build()
         .map_err(|error| invalid("post_processor", &error))?;
     inner.with_post_processor(Some(template));
@@ -370,9 +336,7 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
 }
 
 fn failed(error: tokenizers::Error) -> Error {
-    Error::Failed {
-        reason: one_line(&error),
-    }
+    Error::Failed { reason: one_line(&error) }
 }
 
 /// A library's message without line breaks, cut to a length that suits one line.

@@ -151,24 +151,15 @@ pub enum Error {
 
 impl Error {
     pub(super) fn in_file(self, path: &Path) -> Self {
-        Error::File {
-            path: path.into(),
-            source: Box::new(self),
-        }
+        Error::File { path: path.into(), source: Box::new(self) }
     }
 
     pub(super) fn array(name: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::Array {
-            name: name.into(),
-            reason: reason.into(),
-        }
+        Error::Array { name: name.into(), reason: reason.into() }
     }
 
     pub(super) fn format(kind: &'static str, reason: impl Into<String>) -> Self {
-        Error::Format {
-            kind,
-            reason: reason.into(),
-        }
+        Error::Format { kind, reason: reason.into() }
     }
 }
 

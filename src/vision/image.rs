@@ -81,7 +81,5 @@ fn high_bytes(width: u32, height: u32, samples: &[u16], channels: usize) -> RgbI
 }
 
 fn unusable(reason: &str) -> Error {
-    Error::Image {
-        reason: reason.into(),
-    }
+    Error::Image { reason: reason.into() }
 }

@@ -7,6 +7,7 @@
 
 mod error;
 mod features;
+mod front_end;
 mod image;
 mod patch_grid;
 mod regions;
@@ -16,15 +17,8 @@ pub use ::image::RgbImage;
 
 pub use error::Error;
 pub use features::{FeatureOptions, load_features};
+pub use front_end::FrontEnd;
 pub use image::{MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, decode_image, load_image};
 pub use patch_grid::PatchGrid;
+pub(crate) use regions::check_boxes;
 pub use regions::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_REGIONS, Regions};
-
-/// How an image becomes regions for one model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum FrontEnd {
-    /// Only from ready features: the detector is not part of the model.
-    Regions,
-    /// By cutting the image into patches.
-    PatchGrid(PatchGrid),
-}

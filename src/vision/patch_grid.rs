@@ -36,20 +36,12 @@ impl PatchGrid {
             ("patch width", patch_width),
         ] {
             if !(1..=64).contains(&value) {
-                return Err(Error::PatchGrid {
-                    field,
-                    value: value.into(),
-                    range: "1 to 64",
-                });
+                return Err(Error::PatchGrid { field, value: value.into(), range: "1 to 64" });
             }
         }
         for value in mean {
             if !(-1e3..=1e3).contains(&value) {
-                return Err(Error::PatchGrid {
-                    field: "mean",
-                    value: value.into(),
-                    range: "-1000 to 1000",
-                });
+                return Err(Error::PatchGrid { field: "mean", value: value.into(), range: "-1000 to 1000" });
             }
         }
         for value in std {
@@ -61,14 +53,7 @@ impl PatchGrid {
                 });
             }
         }
-        Ok(Self {
-            rows,
-            columns,
-            patch_height,
-            patch_width,
-            mean,
-            std,
-        })
+        Ok(Self { rows, columns, patch_height, patch_width, mean, std })
     }
 
     /// Patches from top to bottom.
@@ -113,10 +98,7 @@ impl PatchGrid {
 
     /// Width and height, in pixels, of the image that the grid covers exactly.
     pub fn image_size(&self) -> (u32, u32) {
-        (
-            self.columns * self.patch_width,
-            self.rows * self.patch_height,
-        )
+        (self.columns * self.patch_width, self.rows * self.patch_height)
     }
 
     /// Cuts an image into regions, row by row from the top left.
@@ -131,10 +113,7 @@ impl PatchGrid {
     pub fn regions(&self, image: &RgbImage) -> Result<Regions, Error> {
         let (width, height) = self.image_size();
         if image.width() == 0 || image.height() == 0 {
-            return Err(Error::EmptyImage {
-                width: image.width(),
-                height: image.height(),
-            });
+            return Err(Error::EmptyImage { width: image.width(), height: image.height() });
         }
         let resized;
         let image = if image.dimensions() == (width, height) {
@@ -175,9 +154,7 @@ impl PatchGrid {
     /// The feature that each of the 256 levels of red, green and blue stands for.
     fn levels(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|colour| {
-            std::array::from_fn(|value| {
-                (value as f32 / 255.0 - self.mean[colour]) / self.std[colour]
-            })
+            std::array::from_fn(|value| (value as f32 / 255.0 - self.mean[colour]) / self.std[colour])
         })
     }
 }

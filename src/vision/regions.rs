@@ -45,17 +45,11 @@ impl Regions {
             return Err(Error::BoxLen { len: box_len });
         }
         let regions = features.len() / feature_len;
-        for (what, values, len) in [
-            ("features", features.len(), feature_len),
-            ("boxes", boxes.len(), box_len),
-        ] {
+        for (what, values, len) in
+            [("features", features.len(), feature_len), ("boxes", boxes.len(), box_len)]
+        {
             if regions.checked_mul(len) != Some(values) {
-                return Err(Error::Length {
-                    what,
-                    values,
-                    regions,
-                    len,
-                });
+                return Err(Error::Length { what, values, regions, len });
             }
         }
         if !(1..=MAX_REGIONS).contains(&regions) {
@@ -63,19 +57,8 @@ impl Regions {
         }
         check_finite("features", &features, feature_len)?;
         check_finite("boxes", &boxes, box_len)?;
-        for (row, corners) in boxes.chunks_exact(box_len).enumerate() {
-            for (column, &value) in corners[..4].iter().enumerate() {
-                if !(-SLACK..=1.0 + SLACK).contains(&value) {
-                    return Err(Error::BoxOutside { row, column, value });
-                }
-            }
-        }
-        Ok(Self {
-            features,
-            feature_len,
-            boxes,
-            box_len,
-        })
+        check_boxes(&boxes, box_len)?;
+        Ok(Self { features, feature_len, boxes, box_len })
     }
 
     /// Number of regions, at least 1.
@@ -105,14 +88,21 @@ impl Regions {
     }
 }
 
+/// Checks that the corners of boxes `[n, box_len]` lie within the image. Boxes of fewer than four values have no corners.
+pub(crate) fn check_boxes(boxes: &[f32], box_len: usize) -> Result<(), Error> {
+    for (row, corners) in boxes.chunks_exact(box_len).enumerate().filter(|_| box_len >= 4) {
+        for (column, &value) in corners[..4].iter().enumerate() {
+            if !(-SLACK..=1.0 + SLACK).contains(&value) {
+                return Err(Error::BoxOutside { row, column, value });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_finite(what: &'static str, values: &[f32], len: usize) -> Result<(), Error> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(at) => Err(Error::NotFinite {
-            what,
-            row: at / len,
-            column: at % len,
-            value: values[at],
-        }),
+        Some(at) => Err(Error::NotFinite { what, row: at / len, column: at % len, value: values[at] }),
     }
 }

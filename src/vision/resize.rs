@@ -56,10 +56,7 @@ fn windows(from: u32, to: u32) -> Vec<Window> {
                 .map(|pixel| (1.0 - ((pixel as f64 + 0.5 - centre) / reach).abs()).max(0.0))
                 .collect();
             let sum: f64 = weights.iter().sum();
-            Window {
-                first,
-                weights: weights.iter().map(|weight| (weight / sum) as f32).collect(),
-            }
+            Window { first, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() }
         })
         .collect()
 }

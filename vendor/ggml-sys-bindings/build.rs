@@ -42,10 +42,7 @@ fn run() -> Result<(), String> {
     println!("cargo::metadata=INCLUDE={}", source.include().display());
     println!("cargo::metadata=SOURCE={}", source.dir.display());
     // For tests/bindings.rs.
-    println!(
-        "cargo::rustc-env=GGML_INCLUDE={}",
-        source.include().display()
-    );
+    println!("cargo::rustc-env=GGML_INCLUDE={}", source.include().display());
     Ok(())
 }
 

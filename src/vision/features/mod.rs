@@ -52,16 +52,9 @@ pub fn load_features(path: &Path, options: &FeatureOptions) -> Result<Regions, E
 }
 
 fn read(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
-    let kind = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .map(str::to_ascii_lowercase);
+    let kind = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     let kind = kind.as_deref().ok_or(Error::UnknownKind)?;
-    let unused = |what: &str| {
-        Err(Error::Options {
-            reason: format!("{what}; leave the option out"),
-        })
-    };
+    let unused = |what: &str| Err(Error::Options { reason: format!("{what}; leave the option out") });
     if options.image_id.is_some() && matches!(kind, "safetensors" | "npz" | "npy") {
         return unused("holds one image and no id");
     }
@@ -102,11 +95,7 @@ fn regions(features: Matrix, boxes: Matrix) -> Result<Regions, Error> {
         return Err(Error::RegionCount { regions: 0 });
     }
     if features.rows != boxes.rows {
-        let hint = if features.columns == boxes.rows {
-            "; transpose the features"
-        } else {
-            ""
-        };
+        let hint = if features.columns == boxes.rows { "; transpose the features" } else { "" };
         return Err(Error::array(
             boxes.name,
             format!(
@@ -115,12 +104,7 @@ fn regions(features: Matrix, boxes: Matrix) -> Result<Regions, Error> {
             ),
         ));
     }
-    Regions::new(
-        features.values,
-        features.columns,
-        boxes.values,
-        boxes.columns,
-    )
+    Regions::new(features.values, features.columns, boxes.values, boxes.columns)
 }
 
 /// Turns corners in pixels into corners from 0 to 1.
@@ -150,18 +134,12 @@ fn matrix_shape(name: &str, shape: &[usize]) -> Result<(usize, usize), Error> {
     let (rows, columns) = match *shape {
         [rows, columns] | [1, rows, columns] => (rows, columns),
         _ => {
-            return Err(Error::array(
-                name,
-                format!("has shape {shape:?}; expected [regions, values]"),
-            ));
+            return Err(Error::array(name, format!("has shape {shape:?}; expected [regions, values]")));
         }
     };
     match rows.checked_mul(columns) {
         Some(values) if values <= MAX_VALUES => Ok((rows, columns)),
-        _ => Err(Error::array(
-            name,
-            format!("has shape {shape:?}; at most {MAX_VALUES} values are read"),
-        )),
+        _ => Err(Error::array(name, format!("has shape {shape:?}; at most {MAX_VALUES} values are read"))),
     }
 }
 
@@ -171,11 +149,7 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::TooLarge {
-            what: "the file".into(),
-            bytes: bytes.len() as u64,
-            limit,
-        });
+        return Err(Error::TooLarge { what: "the file".into(), bytes: bytes.len() as u64, limit });
     }
     Ok(bytes)
 }

@@ -91,9 +91,7 @@ impl Header {
     fn from_dictionary(dictionary: Dictionary) -> Result<Self, String> {
         let descr = dictionary.descr.ok_or("has no descr in its header")?;
         let shape = dictionary.shape.ok_or("has no shape in its header")?;
-        let fortran_order = dictionary
-            .fortran_order
-            .ok_or("has no fortran_order in its header")?;
+        let fortran_order = dictionary.fortran_order.ok_or("has no fortran_order in its header")?;
         let (order, kind) = match descr.split_at_checked(1) {
             Some(parts @ ("<" | ">" | "|" | "=", _)) => parts,
             _ => ("", descr.as_str()),
@@ -111,25 +109,15 @@ impl Header {
             "u4" => Number::U4,
             "u8" => Number::U8,
             _ => {
-                return Err(format!(
-                    "is of type {descr:?}; expected numbers, such as \"<f4\""
-                ));
+                return Err(format!("is of type {descr:?}; expected numbers, such as \"<f4\""));
             }
         };
-        let values = shape
-            .iter()
-            .try_fold(1usize, |product, &axis| product.checked_mul(axis));
+        let values = shape.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
         match values {
-            Some(values) if values <= MAX_VALUES => Ok(Self {
-                number,
-                big_endian: order == ">",
-                fortran_order,
-                shape,
-                values,
-            }),
-            _ => Err(format!(
-                "has shape {shape:?}; at most {MAX_VALUES} values are read"
-            )),
+            Some(values) if values <= MAX_VALUES => {
+                Ok(Self { number, big_endian: order == ">", fortran_order, shape, values })
+            }
+            _ => Err(format!("has shape {shape:?}; at most {MAX_VALUES} values are read")),
         }
     }
 
@@ -166,11 +154,7 @@ impl Number {
     }
 }
 
-fn each<const N: usize>(
-    data: &[u8],
-    big_endian: bool,
-    number: impl Fn([u8; N]) -> f32,
-) -> Vec<f32> {
+fn each<const N: usize>(data: &[u8], big_endian: bool, number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     let (chunks, _) = data.as_chunks::<N>();
     chunks
         .iter()
@@ -201,42 +185,26 @@ impl Array {
             };
             return Err(Error::array(
                 name,
-                format!(
-                    "{found} {} bytes, and shape {:?} takes {wanted}",
-                    data.len(),
-                    header.shape
-                ),
+                format!("{found} {} bytes, and shape {:?} takes {wanted}", data.len(), header.shape),
             ));
         }
         let mut values = header.number.values(data, header.big_endian);
         if header.fortran_order {
             values = row_by_row(&values, &header.shape);
         }
-        Ok(Self {
-            name: name.into(),
-            shape: header.shape,
-            values,
-        })
+        Ok(Self { name: name.into(), shape: header.shape, values })
     }
 
     pub(super) fn matrix(self) -> Result<Matrix, Error> {
         let (rows, columns) = matrix_shape(&self.name, &self.shape)?;
-        Ok(Matrix {
-            name: self.name,
-            rows,
-            columns,
-            values: self.values,
-        })
+        Ok(Matrix { name: self.name, rows, columns, values: self.values })
     }
 
     /// The one value of an array without axes, or with axes of length 1.
     pub(super) fn scalar(self) -> Result<f32, Error> {
         match self.values.as_slice() {
             [value] => Ok(*value),
-            _ => Err(Error::array(
-                self.name,
-                format!("has shape {:?}; expected one number", self.shape),
-            )),
+            _ => Err(Error::array(self.name, format!("has shape {:?}; expected one number", self.shape))),
         }
     }
 }
@@ -278,9 +246,7 @@ struct Dictionary {
 impl Dictionary {
     fn parse(text: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(text).map_err(|_| "has a header that is not UTF-8")?;
-        let mut scanner = Scanner {
-            rest: text.trim_end(),
-        };
+        let mut scanner = Scanner { rest: text.trim_end() };
         let mut dictionary = Self::default();
         scanner.expect('{')?;
         while !scanner.accept('}') {
@@ -337,10 +303,7 @@ impl<'a> Scanner<'a> {
         if quote == '\'' {
             self.expect(quote)?;
         }
-        let (string, rest) = self
-            .rest
-            .split_once(quote)
-            .ok_or("has an unfinished string in its header")?;
+        let (string, rest) = self.rest.split_once(quote).ok_or("has an unfinished string in its header")?;
         self.rest = rest;
         Ok(string)
     }
@@ -374,15 +337,10 @@ impl<'a> Scanner<'a> {
 
     fn number(&mut self) -> Result<usize, String> {
         self.rest = self.rest.trim_start();
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
         let (digits, rest) = self.rest.split_at(end);
         // Python 2 marks long numbers.
         self.rest = rest.strip_prefix('L').unwrap_or(rest);
-        digits
-            .parse()
-            .map_err(|_| "has a shape in its header that is no list of sizes".into())
+        digits.parse().map_err(|_| "has a shape in its header that is no list of sizes".into())
     }
 }

@@ -28,10 +28,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, E
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
-        reader
-            .by_ref()
-            .take(MAX_LINE_BYTES + 1)
-            .read_until(b'\n', &mut line)?;
+        reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line)?;
         if line.is_empty() {
             break;
         }
@@ -47,10 +44,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, E
             continue;
         }
         let Some(end) = line.iter().position(|&byte| byte == b'\t') else {
-            return Err(Error::format(
-                KIND,
-                format!("line {number} has no tab; expected {FIELDS} fields"),
-            ));
+            return Err(Error::format(KIND, format!("line {number} has no tab; expected {FIELDS} fields")));
         };
         let id = &line[..end];
         if image_id.is_some_and(|wanted| wanted.as_bytes() == id) {
@@ -65,10 +59,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, E
     }
     Err(match image_id {
         None => Error::ImageIdNeeded { known },
-        Some(id) => Error::UnknownImageId {
-            id: id.into(),
-            known,
-        },
+        Some(id) => Error::UnknownImageId { id: id.into(), known },
     })
 }
 
@@ -79,36 +70,24 @@ fn row(number: u64, line: &[u8]) -> Result<Regions, Error> {
     let &[_, height, width, _, _, _, _, count, boxes, features] = fields.as_slice() else {
         return Err(bad(format!(
             "has {}{} fields, not {FIELDS}",
-            if fields.len() > FIELDS {
-                "more than "
-            } else {
-                ""
-            },
+            if fields.len() > FIELDS { "more than " } else { "" },
             fields.len().min(FIELDS)
         )));
     };
     let size = |name: &str, text: &str| {
-        text.trim()
-            .parse::<f32>()
-            .map_err(|_| bad(format!("{name} is {:?}, not a number", shortened(text))))
+        text.trim().parse::<f32>().map_err(|_| bad(format!("{name} is {:?}, not a number", shortened(text))))
     };
     let (width, height) = (size("img_w", width)?, size("img_h", height)?);
     let count = match count.trim().parse() {
         Ok(count) if (1..=MAX_REGIONS).contains(&count) => count,
         _ => {
-            return Err(bad(format!(
-                "num_boxes is {:?}, not 1 to {MAX_REGIONS}",
-                shortened(count)
-            )));
+            return Err(bad(format!("num_boxes is {:?}, not 1 to {MAX_REGIONS}", shortened(count))));
         }
     };
     let matrix = |name: &str, text: &str| {
         let values = floats(text).map_err(|reason| bad(format!("{name} {reason}")))?;
         if values.is_empty() || values.len() % count != 0 {
-            return Err(bad(format!(
-                "{name} has {} values, which is not {count} rows",
-                values.len()
-            )));
+            return Err(bad(format!("{name} has {} values, which is not {count} rows", values.len())));
         }
         Ok(Matrix {
             name: format!("{name} of line {number}"),
@@ -127,25 +106,14 @@ fn row(number: u64, line: &[u8]) -> Result<Regions, Error> {
 /// `b'...'`.
 fn floats(text: &str) -> Result<Vec<f32>, String> {
     let text = text.trim();
-    let inner = ["'", "\""].iter().find_map(|quote| {
-        text.strip_prefix('b')?
-            .strip_prefix(quote)?
-            .strip_suffix(quote)
-    });
-    let bytes = STANDARD
-        .decode(inner.unwrap_or(text))
-        .map_err(|error| format!("is not base64: {error}"))?;
+    let inner =
+        ["'", "\""].iter().find_map(|quote| text.strip_prefix('b')?.strip_prefix(quote)?.strip_suffix(quote));
+    let bytes = STANDARD.decode(inner.unwrap_or(text)).map_err(|error| format!("is not base64: {error}"))?;
     let (chunks, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
-        return Err(format!(
-            "has {} bytes, which are no 32-bit numbers",
-            bytes.len()
-        ));
+        return Err(format!("has {} bytes, which are no 32-bit numbers", bytes.len()));
     }
-    Ok(chunks
-        .iter()
-        .map(|&four| f32::from_le_bytes(four))
-        .collect())
+    Ok(chunks.iter().map(|&four| f32::from_le_bytes(four)).collect())
 }
 
 fn shortened(text: &str) -> String {

@@ -28,12 +28,7 @@ pub struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     pub fn new(source: &'a Source, cpu: &'a Cpu) -> Result<Self, String> {
-        Ok(Self {
-            source,
-            cpu,
-            sanitizers: sanitizers()?,
-            out: PathBuf::from(cargo_env("OUT_DIR")),
-        })
+        Ok(Self { source, cpu, sanitizers: sanitizers()?, out: PathBuf::from(cargo_env("OUT_DIR")) })
     }
 
     /// Compiles everything into one archive, since ggml's base and its CPU backend call each other.
@@ -84,12 +79,7 @@ impl<'a> Compiler<'a> {
             _ => build.define("_GNU_SOURCE", None),
         };
         let src = self.source.src();
-        build.includes([
-            &self.out,
-            &self.source.include(),
-            &src,
-            &src.join("ggml-cpu"),
-        ]);
+        build.includes([&self.out, &self.source.include(), &src, &src.join("ggml-cpu")]);
         // Warnings in code that is not ours.
         build.warnings(false).flag("-w");
         if let Some(list) = &self.sanitizers {
@@ -110,10 +100,7 @@ impl<'a> Compiler<'a> {
         }
         let arch = files(&cpu.join("arch").join(self.cpu.arch.folder()), language)?;
         // Chooses between CPU backends that are loaded at run time; there is one, linked.
-        all.extend(
-            arch.into_iter()
-                .filter(|file| !file.ends_with("cpu-feats.cpp")),
-        );
+        all.extend(arch.into_iter().filter(|file| !file.ends_with("cpu-feats.cpp")));
         Ok(all)
     }
 
@@ -124,8 +111,7 @@ impl<'a> Compiler<'a> {
             self.source.version
         );
         let path = self.out.join("ggml-version.h");
-        std::fs::write(&path, header)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+        std::fs::write(&path, header).map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 }
 
@@ -133,14 +119,9 @@ impl<'a> Compiler<'a> {
 /// How many compilers run at once is Cargo's to say, through its job server.
 fn compile_all(units: &[cc::Build]) -> Result<Vec<PathBuf>, String> {
     let results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = units
-            .iter()
-            .map(|unit| scope.spawn(|| unit.try_compile_intermediates()))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("cc does not panic"))
-            .collect()
+        let threads: Vec<_> =
+            units.iter().map(|unit| scope.spawn(|| unit.try_compile_intermediates())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("cc does not panic")).collect()
     });
     let mut objects = Vec::new();
     for result in results {
@@ -174,10 +155,7 @@ fn sanitizers() -> Result<Option<String>, String> {
         return Ok(None);
     };
     match list.split(',').find(|name| !SANITIZERS.contains(name)) {
-        Some(name) => Err(format!(
-            "LXMERT_SANITIZE: {name:?} is none of {}",
-            SANITIZERS.join(", ")
-        )),
+        Some(name) => Err(format!("LXMERT_SANITIZE: {name:?} is none of {}", SANITIZERS.join(", "))),
         None => Ok(Some(list)),
     }
 }

@@ -61,11 +61,7 @@ impl Cpu {
             }
             Some(name) => checked(name)?,
         };
-        Ok(Self {
-            arch,
-            name: name.to_owned(),
-            flag: flag(arch, name),
-        })
+        Ok(Self { arch, name: name.to_owned(), flag: flag(arch, name) })
     }
 }
 
@@ -84,9 +80,7 @@ fn checked(name: &str) -> Result<&str, String> {
     if name.chars().all(allowed) {
         Ok(name)
     } else {
-        Err(format!(
-            "LXMERT_CPU={name:?} is no CPU's name: letters, digits and .+_- make one"
-        ))
+        Err(format!("LXMERT_CPU={name:?} is no CPU's name: letters, digits and .+_- make one"))
     }
 }
 

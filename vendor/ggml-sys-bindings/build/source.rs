@@ -48,16 +48,10 @@ impl Source {
 fn given_dir(dir: PathBuf) -> Result<PathBuf, String> {
     // A build script runs in its package's folder, where a relative path would be a surprise.
     if !dir.is_absolute() {
-        return Err(format!(
-            "GGML_SOURCE_DIR must be absolute, not {}",
-            dir.display()
-        ));
+        return Err(format!("GGML_SOURCE_DIR must be absolute, not {}", dir.display()));
     }
     if !looks_like_ggml(&dir) {
-        return Err(format!(
-            "GGML_SOURCE_DIR={} has no include/ggml.h and src/ggml.c",
-            dir.display()
-        ));
+        return Err(format!("GGML_SOURCE_DIR={} has no include/ggml.h and src/ggml.c", dir.display()));
     }
     // Sources of packages do not change, a folder of the user's may.
     for part in ["CMakeLists.txt", "include", "src"] {
@@ -83,10 +77,7 @@ fn pinned_dir() -> Result<PathBuf, String> {
         })?
         .join(FOLDER);
     if !looks_like_ggml(&dir) {
-        return Err(format!(
-            "package {PACKAGE} has no ggml in {}",
-            dir.display()
-        ));
+        return Err(format!("package {PACKAGE} has no ggml in {}", dir.display()));
     }
     Ok(dir)
 }
@@ -124,21 +115,14 @@ fn looks_like_ggml(dir: &Path) -> bool {
 /// The version lives in `CMakeLists.txt` alone: `set(GGML_VERSION_MAJOR 0)` and so on.
 fn version(dir: &Path) -> Result<String, String> {
     let path = dir.join("CMakeLists.txt");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let part = |name: &str| {
         text.lines()
             .find_map(|line| {
-                line.trim()
-                    .strip_prefix(&format!("set(GGML_VERSION_{name} "))?
-                    .strip_suffix(')')
+                line.trim().strip_prefix(&format!("set(GGML_VERSION_{name} "))?.strip_suffix(')')
             })
             .ok_or_else(|| format!("{} sets no GGML_VERSION_{name}", path.display()))
     };
-    Ok(format!(
-        "{}.{}.{}",
-        part("MAJOR")?,
-        part("MINOR")?,
-        part("PATCH")?
-    ))
+    Ok(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
 }

@@ -12,9 +12,7 @@ const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 #[test]
 fn bindings_belong_to_the_headers() {
     if let Err(panic) = std::panic::catch_unwind(bindgen::clang_version) {
-        let reason = panic
-            .downcast_ref::<String>()
-            .map_or("no libclang", String::as_str);
+        let reason = panic.downcast_ref::<String>().map_or("no libclang", String::as_str);
         println!("skipped: {reason}");
         return;
     }
@@ -61,8 +59,5 @@ fn generate() -> String {
 
 fn items(source: &str) -> BTreeSet<String> {
     let file = syn::parse_file(source).expect("the bindings are Rust");
-    file.items
-        .iter()
-        .map(|item| item.to_token_stream().to_string())
-        .collect()
+    file.items.iter().map(|item| item.to_token_stream().to_string()).collect()
 }

@@ -56,20 +56,14 @@ fn values(count: usize, seed: u32) -> Vec<f32> {
 fn expected(weights: &[f32], activations: &[f32]) -> Vec<f32> {
     let rows = || weights.chunks(COLUMNS);
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum();
-    activations
-        .chunks(COLUMNS)
-        .flat_map(|x| rows().map(move |row| dot(row, x)))
-        .collect()
+    activations.chunks(COLUMNS).flat_map(|x| rows().map(move |row| dot(row, x))).collect()
 }
 
 /// The product by ggml, with the weights in a type of ggml's.
 fn computed(kind: ggml_type, weights: &[f32], activations: &[f32], threads: i32) -> Vec<f32> {
     let memory = Buffer::new(1 << 20);
-    let params = ggml_init_params {
-        mem_size: memory.layout.size(),
-        mem_buffer: memory.data.cast(),
-        no_alloc: false,
-    };
+    let params =
+        ggml_init_params { mem_size: memory.layout.size(), mem_buffer: memory.data.cast(), no_alloc: false };
     // SAFETY: the context is used in this function only, which `memory` outlives. It has room
     // for three small tensors and a graph, and so every constructor returns a valid pointer.
     // The vectors have the sizes that the tensors are made with, and the work buffer the size
@@ -78,12 +72,7 @@ fn computed(kind: ggml_type, weights: &[f32], activations: &[f32], threads: i32)
         let context = ggml_init(params);
         assert!(!context.is_null());
         let w = ggml_new_tensor_2d(context, kind, COLUMNS as i64, ROWS as i64);
-        let x = ggml_new_tensor_2d(
-            context,
-            ggml_type::GGML_TYPE_F32,
-            COLUMNS as i64,
-            BATCH as i64,
-        );
+        let x = ggml_new_tensor_2d(context, ggml_type::GGML_TYPE_F32, COLUMNS as i64, BATCH as i64);
         let product = ggml_mul_mat(context, w, x);
         assert!(memory.holds((*w).data.cast()) && memory.holds((*product).data.cast()));
         assert_eq!((*product).ne, [ROWS as i64, BATCH as i64, 1, 1]);
@@ -105,13 +94,9 @@ fn computed(kind: ggml_type, weights: &[f32], activations: &[f32], threads: i32)
         let mut plan = ggml_graph_plan(graph, threads, null_mut());
         let work = Buffer::new(plan.work_size);
         plan.work_data = work.data;
-        assert_eq!(
-            ggml_graph_compute(graph, &mut plan),
-            ggml_status::GGML_STATUS_SUCCESS
-        );
+        assert_eq!(ggml_graph_compute(graph, &mut plan), ggml_status::GGML_STATUS_SUCCESS);
 
-        let result =
-            std::slice::from_raw_parts((*product).data.cast::<f32>(), ROWS * BATCH).to_vec();
+        let result = std::slice::from_raw_parts((*product).data.cast::<f32>(), ROWS * BATCH).to_vec();
         ggml_free(context);
         result
     }

@@ -1,0 +1,106 @@
+//! Everything that can go wrong, with what a person needs to mend it.
+
+use std::path::PathBuf;
+
+use crate::{gguf, text, vision};
+
+/// What went wrong. Every text is one line that names the thing at fault and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file that breaks a rule of the GGUF format.
+    #[error("not a valid GGUF file: {0}")]
+    Gguf(#[from] gguf::Error),
+    /// A GGUF file of another model.
+    #[error("the file's architecture is {found:?}, not \"lxmert\": make the file with lxmert-quantize")]
+    Architecture {
+        /// The architecture that the file names.
+        found: String,
+    },
+    /// A hyper-parameter that is out of the range which the runtime accepts.
+    #[error("{key} is {found}, expected {expected}: the file is damaged or made for another program")]
+    Hyperparameter {
+        /// The key in the file.
+        key: String,
+        /// The accepted values.
+        expected: String,
+        /// The file's value.
+        found: String,
+    },
+    /// The file's tensors are not those that its hyper-parameters demand.
+    #[error(
+        "tensor {name:?}: expected {expected}, found {found}: the file is damaged or made for another program"
+    )]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What the configuration demands.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// An input that the model cannot take.
+    #[error("{name}: expected {expected}, found {found}")]
+    Input {
+        /// The input's name, as Hugging Face spells it.
+        name: String,
+        /// What the model takes.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// An input that is larger than the session was made for.
+    #[error("{found} {what}, but the limit is {limit}: {remedy}")]
+    Limit {
+        /// The thing that there is too much of.
+        what: &'static str,
+        /// How many were given.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Something was asked of a model that does not have it.
+    #[error("the model has no {what}: {remedy}")]
+    Missing {
+        /// What the model lacks.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A question was asked before any image was encoded.
+    #[error("no image has been encoded: call encode_image before asking")]
+    NoImage,
+    /// The question or the tokenizer.
+    #[error(transparent)]
+    Text(#[from] text::Error),
+    /// An image, a feature file, or the regions made from one.
+    #[error(transparent)]
+    Vision(#[from] vision::Error),
+    /// Memory for the session could not be had.
+    #[error("out of memory: the session needs {bytes} bytes of scratch memory")]
+    OutOfMemory {
+        /// The size that was asked for.
+        bytes: usize,
+    },
+    /// ggml refused to run the graph.
+    #[error("ggml failed: {0}")]
+    Ggml(&'static str),
+}
+
+impl Error {
+    /// An [`Error::Io`] for that path.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+}

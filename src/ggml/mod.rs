@@ -1,0 +1,36 @@
+//! A safe face for ggml, and the only place that calls it.
+//!
+//! ggml aborts the process when an assertion fails or memory runs out, so nothing here lets it come to that:
+//! the memory is allocated in Rust and handed over ([`AlignedBuffer`]), where each tensor lies in it is planned in
+//! Rust ([`MemoryPlan`]), and the operations of [`Graph`] check the shapes that ggml would assert.
+//!
+//! ```text
+//! Weights ──┐
+//!           ├─► Graph (operations) ─► MemoryPlan (offsets) ─► Graph::compute on a ThreadPool
+//! Metadata ─┘
+//! ```
+
+mod buffer;
+mod graph;
+mod memory_plan;
+mod quantize;
+mod threads;
+mod weights;
+
+pub(crate) use buffer::AlignedBuffer;
+pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
+pub(crate) use memory_plan::MemoryPlan;
+pub use quantize::{dequantize, quantize};
+pub(crate) use threads::ThreadPool;
+pub use threads::{MAX_THREADS, cpu_features};
+pub(crate) use weights::Weights;
+
+/// The version of ggml that this build contains.
+pub fn version() -> &'static str {
+    // SAFETY: returns a pointer to a string literal.
+    let version = unsafe { std::ffi::CStr::from_ptr(ggml_sys_bindings::ggml_version()) };
+    version.to_str().unwrap_or("unknown")
+}
+
+/// The alignment that ggml's kernels and its memory pools want, and a cache line.
+pub(crate) const ALIGNMENT: usize = 64;

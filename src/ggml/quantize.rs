@@ -1,0 +1,98 @@
+//! Rows of f32 to and from ggml's block formats.
+
+use ggml_sys_bindings as sys;
+
+use crate::gguf::TensorType;
+
+/// Appends `values`, rows of `row_len` each, to `out` in the given type.
+///
+/// # Panics
+/// If `row_len` is no multiple of the type's block, `values` is no whole number of rows, or the type is
+/// [`TensorType::I32`]: all follow from shapes and types that the caller has checked.
+pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &mut Vec<u8>) {
+    assert!(tensor_type != TensorType::I32, "numbers are never stored as i32");
+    assert!(row_len > 0 && values.len().is_multiple_of(row_len), "no whole number of rows");
+    let row_bytes = tensor_type.row_bytes(row_len as u64).expect("rows of whole blocks") as usize;
+    out.reserve(values.len() / row_len * row_bytes);
+    // ggml writes numbers of up to four bytes, and a `Vec<u8>` promises no alignment.
+    let mut row = vec![0u64; row_bytes.div_ceil(8)];
+    for values in values.chunks_exact(row_len) {
+        // SAFETY: `values` holds row_len numbers and `row` at least row_bytes bytes, which is what ggml reads and
+        // writes; none of the types that exist here demands an importance matrix.
+        let written = unsafe {
+            sys::ggml_quantize_chunk(
+                sys::ggml_type(tensor_type.id()),
+                values.as_ptr(),
+                row.as_mut_ptr().cast(),
+                0,
+                1,
+                row_len as i64,
+                std::ptr::null(),
+            )
+        };
+        assert_eq!(written, row_bytes, "ggml's size of a row is the format's");
+        // SAFETY: `row` holds at least row_bytes initialised bytes.
+        out.extend_from_slice(unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), row_bytes) });
+    }
+}
+
+/// Reads `values.len()` numbers of the given type from `bytes`.
+///
+/// # Panics
+/// If the lengths disagree, or the type is [`TensorType::I32`].
+pub fn dequantize(tensor_type: TensorType, bytes: &[u8], values: &mut [f32]) {
+    let expected = tensor_type.row_bytes(values.len() as u64);
+    assert_eq!(expected, Some(bytes.len() as u64), "as many bytes as the numbers take");
+    if tensor_type == TensorType::F32 {
+        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+        return;
+    }
+    // SAFETY: the id is a type that ggml knows, so it points to a static table.
+    let traits = unsafe { &*sys::ggml_get_type_traits(sys::ggml_type(tensor_type.id())) };
+    let to_float = traits.to_float.expect("a type of numbers");
+    // SAFETY: the lengths agree, as checked above; block types are read byte by byte and need no alignment beyond two,
+    // which a copy grants where the slice does not.
+    unsafe {
+        if bytes.as_ptr().addr().is_multiple_of(2) {
+            to_float(bytes.as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
+        } else {
+            let copy = super::AlignedBuffer::copy_of(bytes).expect("memory for one row");
+            to_float(copy.as_slice().as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_comes_back_close() {
+        let values: Vec<f32> = (0..1024).map(|n| (n as f32 * 0.7).sin()).collect();
+        // The largest error of a step of each format, for values in [-1, 1].
+        let bounds = [
+            (TensorType::F32, 0.0),
+            (TensorType::F16, 5e-4),
+            (TensorType::BF16, 4e-3),
+            (TensorType::Q8_0, 4.5e-3),
+            (TensorType::Q6K, 3.5e-2),
+            (TensorType::Q5K, 5e-2),
+            (TensorType::Q5_0, 7e-2),
+            (TensorType::Q5_1, 4e-2),
+            (TensorType::Q4K, 1e-1),
+            (TensorType::Q4_0, 1.3e-1),
+            (TensorType::Q4_1, 7e-2),
+        ];
+        for (tensor_type, bound) in bounds {
+            let mut bytes = vec![7];
+            quantize(tensor_type, &values, 512, &mut bytes);
+            assert_eq!(bytes.len() as u64, 1 + tensor_type.row_bytes(1024).unwrap());
+            let mut back = vec![0.0; 1024];
+            dequantize(tensor_type, &bytes[1..], &mut back);
+            let error = values.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error <= bound, "{tensor_type}: {error}");
+        }
+    }
+}

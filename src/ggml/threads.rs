@@ -1,0 +1,81 @@
+//! The threads that compute a graph.
+
+use std::ptr::NonNull;
+
+use ggml_sys_bindings as sys;
+
+use crate::Error;
+
+/// The most threads that a session may use.
+pub const MAX_THREADS: usize = 256;
+
+/// ggml's worker threads, started once and kept for the life of a session. The calling thread is one of them.
+pub(crate) struct ThreadPool {
+    pool: NonNull<sys::ggml_threadpool>,
+    threads: usize,
+}
+
+// SAFETY: ggml ties a pool to no thread, as long as one thread at a time uses it: `Graph::compute` takes it by `&mut`.
+unsafe impl Send for ThreadPool {}
+
+impl ThreadPool {
+    /// Starts `threads - 1` workers.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if `threads` is not in 1..=[`MAX_THREADS`].
+    pub fn new(threads: usize) -> Result<Self, Error> {
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let remedy = "ask for 1 to 256 threads";
+            return Err(Error::Limit { what: "threads", found: threads, limit: MAX_THREADS, remedy });
+        }
+        let mut params = sys::ggml_threadpool_params {
+            cpumask: [false; _],
+            n_threads: threads as i32,
+            prio: sys::ggml_sched_priority::GGML_SCHED_PRIO_NORMAL,
+            poll: 50,
+            strict_cpu: false,
+            paused: false,
+        };
+        // SAFETY: the parameters are valid and are only read during the call.
+        let pool = unsafe { sys::ggml_threadpool_new(&mut params) };
+        NonNull::new(pool).map(|pool| ThreadPool { pool, threads }).ok_or(Error::Ggml("no thread pool"))
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
+        self.pool.as_ptr()
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        // SAFETY: made in `new` and freed once; no graph is being computed, since that borrows the pool.
+        unsafe { sys::ggml_threadpool_free(self.pool.as_ptr()) }
+    }
+}
+
+/// The instruction sets that ggml's CPU code was compiled for, by ggml's names.
+pub fn cpu_features() -> Vec<&'static str> {
+    type Probe = unsafe extern "C" fn() -> std::ffi::c_int;
+    const PROBES: [(&str, Probe); 14] = [
+        ("AVX", sys::ggml_cpu_has_avx),
+        ("AVX2", sys::ggml_cpu_has_avx2),
+        ("FMA", sys::ggml_cpu_has_fma),
+        ("F16C", sys::ggml_cpu_has_f16c),
+        ("AVX_VNNI", sys::ggml_cpu_has_avx_vnni),
+        ("AVX512", sys::ggml_cpu_has_avx512),
+        ("AVX512_VNNI", sys::ggml_cpu_has_avx512_vnni),
+        ("AVX512_BF16", sys::ggml_cpu_has_avx512_bf16),
+        ("AMX_INT8", sys::ggml_cpu_has_amx_int8),
+        ("NEON", sys::ggml_cpu_has_neon),
+        ("FP16_VA", sys::ggml_cpu_has_fp16_va),
+        ("DOTPROD", sys::ggml_cpu_has_dotprod),
+        ("MATMUL_INT8", sys::ggml_cpu_has_matmul_int8),
+        ("SVE", sys::ggml_cpu_has_sve),
+    ];
+    // SAFETY: each probe reads a constant of the build or a CPU register.
+    PROBES.into_iter().filter(|(_, probe)| unsafe { probe() } != 0).map(|(name, _)| name).collect()
+}

@@ -1,0 +1,94 @@
+//! The tensors of a model file, lying where the file lies.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::ptr::NonNull;
+
+use ggml_sys_bindings as sys;
+
+use super::{AlignedBuffer, Tensor};
+use crate::Error;
+use crate::gguf;
+use crate::storage::Storage;
+
+/// Read-only tensors by name. Their data is the file's own bytes: nothing is copied.
+pub(crate) struct Weights {
+    context: NonNull<sys::ggml_context>,
+    tensors: HashMap<String, NonNull<sys::ggml_tensor>>,
+    // Both are referred to by `context`, so they are dropped after it (see `Drop`).
+    _metadata: AlignedBuffer,
+    _storage: Storage,
+}
+
+// SAFETY: after construction nothing writes to the context, the tensors or their data: each has a name, and naming
+// a leaf is all that ggml does to one when it builds or computes a graph.
+unsafe impl Send for Weights {}
+// SAFETY: as above.
+unsafe impl Sync for Weights {}
+
+impl Weights {
+    /// Wraps the given tensors of `storage`, whose ranges the reader has checked.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is no room for the tensors' descriptions.
+    ///
+    /// # Panics
+    /// If a tensor lies outside of `storage`: a [`gguf::TensorInfo`] cannot when both are of one file.
+    pub fn new(storage: Storage, infos: &[gguf::TensorInfo]) -> Result<Self, Error> {
+        // SAFETY: returns a constant of the build.
+        let overhead = unsafe { sys::ggml_tensor_overhead() };
+        let mut metadata = AlignedBuffer::new(overhead * infos.len().max(1))?;
+        let params = sys::ggml_init_params {
+            mem_size: metadata.len(),
+            mem_buffer: metadata.as_mut_ptr().cast(),
+            no_alloc: true,
+        };
+        // SAFETY: the buffer is aligned and outlives the context.
+        let context = unsafe { sys::ggml_init(params) };
+        let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
+        let mut weights =
+            Weights { context, tensors: HashMap::new(), _metadata: metadata, _storage: storage };
+        for info in infos {
+            let tensor = weights.describe(info);
+            weights.tensors.insert(info.name().to_owned(), tensor);
+        }
+        Ok(weights)
+    }
+
+    fn describe(&self, info: &gguf::TensorInfo) -> NonNull<sys::ggml_tensor> {
+        let data = &self._storage.as_slice()[info.range()];
+        let dims: Vec<i64> = info.dims().iter().map(|dim| *dim as i64).collect();
+        let name = CString::new(info.name()).expect("the reader refuses names with NUL");
+        // SAFETY: the context was made with room for every tensor; type, rank and sizes passed the reader.
+        let tensor = unsafe {
+            let tensor_type = sys::ggml_type(info.tensor_type().id());
+            sys::ggml_new_tensor(self.context.as_ptr(), tensor_type, dims.len() as i32, dims.as_ptr())
+        };
+        let tensor = NonNull::new(tensor).expect("room for every tensor");
+        // SAFETY: the tensor was just made and is not shared yet. ggml only reads data of leaves, so the cast to a
+        // mutable pointer is never used to write.
+        unsafe {
+            assert_eq!(sys::ggml_nbytes(tensor.as_ptr()), data.len(), "the reader's size is ggml's");
+            sys::ggml_set_name(tensor.as_ptr(), name.as_ptr());
+            (*tensor.as_ptr()).data = data.as_ptr().cast_mut().cast();
+        }
+        tensor
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Panics
+    /// If there is none: a model is only made once all its tensors are known to be there.
+    pub fn tensor(&self, name: &str) -> Tensor<'_> {
+        let tensor = self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name:?}"));
+        // SAFETY: lives as long as `self`.
+        unsafe { Tensor::new(*tensor) }
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        // SAFETY: made in `new` and freed once, while its memory still stands.
+        unsafe { sys::ggml_free(self.context.as_ptr()) }
+    }
+}

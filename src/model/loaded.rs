@@ -1,0 +1,222 @@
+//! A model file, loaded.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::{Config, Role, tensors};
+use crate::Error;
+use crate::ggml::Weights;
+use crate::gguf::{Header, Metadata, TensorType};
+use crate::storage::Storage;
+use crate::text::Tokenizer;
+use crate::vision::FrontEnd;
+
+/// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
+/// [`Session`](crate::Session)s on any threads; a clone is another handle to the same model.
+#[derive(Clone)]
+pub struct Model {
+    loaded: Arc<Loaded>,
+}
+
+struct Loaded {
+    config: Config,
+    weights: Weights,
+    labels: Option<Vec<String>>,
+    front_end: FrontEnd,
+    tokenizer_json: Option<String>,
+    // Parsed when the first question comes: raw tensors need no tokenizer.
+    tokenizer: OnceLock<Tokenizer>,
+    name: Option<String>,
+    parameters: u64,
+    file_bytes: usize,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("config", self.config()).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Loads a GGUF file made by `lxmert-quantize`. The weights are mapped, not read: they take no memory that the
+    /// operating system could not have back.
+    ///
+    /// A file that is shortened while it is mapped ends the process with SIGBUS, as with any map: replace a
+    /// model by renaming a new file over it, or load it with [`Model::from_bytes`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::load(Storage::map(path.as_ref())?)
+    }
+
+    /// Loads a model from a copy of a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Model::open`], and [`Error::OutOfMemory`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::load(Storage::copy_of(bytes)?)
+    }
+
+    /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 32.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        Self::load(Storage::from_static(bytes)?)
+    }
+
+    fn load(storage: Storage) -> Result<Self, Error> {
+        let header = Header::parse(storage.as_slice())?;
+        let metadata = header.metadata();
+        let config = Config::from_metadata(metadata)?;
+        check_tensors(&header, &config)?;
+        let labels = labels(metadata, &config)?;
+        let front_end = FrontEnd::from_metadata(metadata)?;
+        if let FrontEnd::PatchGrid(grid) = &front_end {
+            let fits = grid.feature_len() == config.visual_feat_dim && config.visual_pos_dim == 4;
+            if !fits {
+                return Err(Error::Hyperparameter {
+                    key: "lxmert.vision.frontend.patch_size".to_owned(),
+                    expected: format!(
+                        "patches of {} values and boxes of {}",
+                        config.visual_feat_dim, config.visual_pos_dim
+                    ),
+                    found: format!("{} and 4", grid.feature_len()),
+                });
+            }
+        }
+        let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
+        if pieces > config.vocab_size {
+            return Err(Error::Hyperparameter {
+                key: "tokenizer.ggml.tokens".to_owned(),
+                expected: format!("at most the word embedding's {} rows", config.vocab_size),
+                found: format!("{pieces} pieces"),
+            });
+        }
+        let tokenizer_json = metadata.opt_str("tokenizer.huggingface.json")?.map(str::to_owned);
+        let name = metadata.opt_str("general.name")?.map(str::to_owned);
+        let parameters = header.tensors().iter().map(|tensor| tensor.elements()).sum();
+        let file_bytes = storage.as_slice().len();
+        let weights = Weights::new(storage, header.tensors())?;
+        let loaded = Loaded {
+            config,
+            weights,
+            labels,
+            front_end,
+            tokenizer_json,
+            tokenizer: OnceLock::new(),
+            name,
+            parameters,
+            file_bytes,
+        };
+        Ok(Model { loaded: Arc::new(loaded) })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    /// The answers by class, as many as the answer head has rows; `None` if the file holds none.
+    pub fn labels(&self) -> Option<&[String]> {
+        self.loaded.labels.as_deref()
+    }
+
+    /// How an image becomes regions.
+    pub fn front_end(&self) -> &FrontEnd {
+        &self.loaded.front_end
+    }
+
+    /// The model's name, if the file tells it.
+    pub fn name(&self) -> Option<&str> {
+        self.loaded.name.as_deref()
+    }
+
+    /// How many numbers the weights are.
+    pub fn parameters(&self) -> u64 {
+        self.loaded.parameters
+    }
+
+    /// The size of the file.
+    pub fn file_bytes(&self) -> usize {
+        self.loaded.file_bytes
+    }
+
+    /// The tokenizer, which is made at the first call.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use or has more pieces than the model
+    /// has words.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
+        if let Some(tokenizer) = self.loaded.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let json = self.loaded.tokenizer_json.as_deref().ok_or(Error::Missing {
+            what: "tokenizer",
+            remedy: "convert it again from a directory with tokenizer.json or vocab.txt, or pass token ids",
+        })?;
+        let tokenizer = Tokenizer::from_json(json)?;
+        let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);
+        if pieces > words {
+            return Err(Error::Hyperparameter {
+                key: "tokenizer.huggingface.json".to_owned(),
+                expected: format!("ids below the word embedding's {words} rows"),
+                found: format!("{pieces} ids"),
+            });
+        }
+        Ok(self.loaded.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.loaded.weights
+    }
+}
+
+fn labels(metadata: &Metadata, config: &Config) -> Result<Option<Vec<String>>, Error> {
+    let key = "lxmert.classifier.output_labels";
+    let Some(labels) = metadata.opt_strings(key)? else { return Ok(None) };
+    let rows = config.head.labels().unwrap_or(0);
+    if labels.len() != rows {
+        return Err(Error::Hyperparameter {
+            key: key.to_owned(),
+            expected: format!("as many answers as the head has rows, {rows}"),
+            found: labels.len().to_string(),
+        });
+    }
+    Ok(Some(labels.to_vec()))
+}
+
+/// Demands exactly the tensors that follow from the configuration, in types that the graph can read.
+fn check_tensors(header: &Header, config: &Config) -> Result<(), Error> {
+    let expected = tensors(config);
+    for tensor in &expected {
+        let dims = |dims: &[u64]| format!("shape {dims:?}");
+        let mismatch = |expected, found| Error::Tensor { name: tensor.name.clone(), expected, found };
+        let Some(info) = header.tensor(&tensor.name) else {
+            return Err(mismatch(dims(&tensor.dims), "no such tensor".to_owned()));
+        };
+        // A matrix with one output may be listed as a vector.
+        let mut shape = info.dims().to_vec();
+        shape.resize(shape.len().max(tensor.dims.len()), 1);
+        if shape != tensor.dims {
+            return Err(mismatch(dims(&tensor.dims), dims(info.dims())));
+        }
+        let vector = matches!(tensor.role, Role::Vector | Role::Table);
+        if info.tensor_type() == TensorType::I32 || (vector && info.tensor_type() != TensorType::F32) {
+            let expected = if vector { "type f32" } else { "a type of numbers" };
+            return Err(mismatch(expected.to_owned(), format!("type {}", info.tensor_type())));
+        }
+    }
+    if header.tensors().len() != expected.len() {
+        let known: HashSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
+        let extra = header.tensors().iter().find(|tensor| !known.contains(tensor.name()));
+        return Err(Error::Tensor {
+            name: extra.map_or(String::new(), |tensor| tensor.name().to_owned()),
+            expected: "no such tensor in this configuration".to_owned(),
+            found: "one".to_owned(),
+        });
+    }
+    Ok(())
+}

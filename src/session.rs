@@ -1,0 +1,288 @@
+//! What runs a model: all scratch memory, and the state between an image and its questions.
+
+mod inputs;
+mod stage;
+
+use crate::ggml::{AlignedBuffer, GraphMemory, Region, ThreadPool};
+use crate::model::{Model, Output, Shape, node_limit};
+use crate::vision::{FrontEnd, Regions};
+use crate::{Answers, Error};
+
+use inputs::{ImageInput, QuestionInput, used_keys};
+pub use inputs::{Inputs, Text};
+use stage::{Plans, StageMemory};
+
+/// What a session is made for. Memory for all of it is taken once, when the session is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// The longest question in tokens, [CLS] and [SEP] included.
+    pub max_tokens: usize,
+    /// The most regions of an image.
+    pub max_regions: usize,
+    /// The most pairs of image and question in one [`Session::run`].
+    pub max_batch: usize,
+    /// The threads that compute, the calling one included.
+    pub threads: usize,
+    /// What each run computes. Nothing else is.
+    pub outputs: Vec<Output>,
+    /// Whether [`Session::run`] is to take [`Text::Embeddings`] too.
+    pub inputs_embeds: bool,
+}
+
+impl SessionOptions {
+    /// One question at a time, of any length that the model takes, on all cores: the answer's scores, or the pooled
+    /// output of a model without answers.
+    pub fn new(model: &Model) -> Self {
+        let config = model.config();
+        let answers = Output::QuestionAnsweringScore;
+        SessionOptions {
+            max_tokens: config.max_position_embeddings,
+            max_regions: match model.front_end() {
+                FrontEnd::PatchGrid(grid) => grid.region_count(),
+                _ => 100,
+            },
+            max_batch: 1,
+            threads: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(crate::ggml::MAX_THREADS),
+            outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
+            inputs_embeds: false,
+        }
+    }
+}
+
+/// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
+const MAX_BYTES: usize = 1 << 36;
+
+/// Runs one model. Made for the largest input it will see, it owns all memory that a run needs; it is for one
+/// thread at a time, while any number of sessions share one [`Model`].
+pub struct Session {
+    model: Model,
+    options: SessionOptions,
+    pool: ThreadPool,
+    graph_memory: GraphMemory,
+    memory: AlignedBuffer,
+    work: AlignedBuffer,
+    plans: Plans,
+    image: Option<Image>,
+    /// The sizes and results of the last run.
+    results: Results,
+}
+
+/// The vision stream of the images that were encoded last.
+struct Image {
+    stream: Region,
+    batch: usize,
+    /// Regions as given, and as computed.
+    given: usize,
+    used: usize,
+    /// The mask of the images, kept for the stages that read them.
+    mask: Option<Vec<f32>>,
+}
+
+#[derive(Default)]
+struct Results {
+    shape: Option<Shape>,
+    image: Vec<(Output, Region)>,
+    question: Vec<(Output, Region)>,
+}
+
+/// One output of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputTensor<'s> {
+    /// Which output.
+    pub output: Output,
+    /// Slowest axis first, as in PyTorch.
+    pub shape: Vec<usize>,
+    /// The numbers, without gaps.
+    pub data: &'s [f32],
+}
+
+impl Session {
+    /// Makes a session and takes all its memory.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Missing`] for an
+    /// output that the model does not have, [`Error::OutOfMemory`].
+    pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
+        check_options(model, &options)?;
+        let pool = ThreadPool::new(options.threads)?;
+        let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
+        let plans = Plans::new(model, &options, &mut graph_memory, &pool);
+        let bytes = plans.memory_bytes();
+        if bytes > MAX_BYTES {
+            return Err(Error::OutOfMemory { bytes });
+        }
+        Ok(Session {
+            model: model.clone(),
+            pool,
+            graph_memory,
+            memory: AlignedBuffer::new(bytes)?,
+            work: AlignedBuffer::new(plans.work_bytes())?,
+            plans,
+            options,
+            image: None,
+            results: Results::default(),
+        })
+    }
+
+    /// The model that this session runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What this session was made for.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// Bytes of scratch memory that the session holds, on top of the model's weights.
+    pub fn scratch_bytes(&self) -> usize {
+        self.memory.len() + self.work.len() + self.graph_memory.bytes()
+    }
+
+    /// Encodes an image, to be asked any number of questions.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the regions are not of the model's width, [`Error::Limit`] if there are more than the session
+    /// was made for.
+    pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
+        let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
+        self.run_image(&input)
+    }
+
+    /// Asks a question about the image that was encoded last.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; [`Error::Missing`] if the model has no tokenizer or no answers; [`Error::Text`];
+    /// [`Error::Limit`] for a question of more tokens than the session was made for.
+    pub fn ask(&mut self, question: &str) -> Result<Answers<'_>, Error> {
+        let ids = self.model.tokenizer()?.encode(question)?;
+        self.ask_tokens(&ids)
+    }
+
+    /// Asks a question that is token ids already, [CLS] and [SEP] included.
+    ///
+    /// # Errors
+    /// As [`Session::ask`]; [`Error::Input`] for an id beyond the model's words.
+    pub fn ask_tokens(&mut self, ids: &[u32]) -> Result<Answers<'_>, Error> {
+        if !self.options.outputs.contains(&Output::QuestionAnsweringScore) {
+            return Err(Error::Missing {
+                what: "answers in this session",
+                remedy: "use a model with an answer head, and question_answering_score among the outputs",
+            });
+        }
+        let image = self.image.as_ref().ok_or(Error::NoImage)?;
+        if image.batch != 1 {
+            // What is encoded is a batch of `run`, not an image to ask about.
+            return Err(Error::NoImage);
+        }
+        let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
+        self.run_question(&input)?;
+        let scores = self.output(Output::QuestionAnsweringScore)?.data;
+        Ok(Answers::new(scores, self.model.labels()))
+    }
+
+    /// Runs the whole model on a batch of raw tensors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for.
+    pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
+        let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
+        let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
+        self.run_image(&image)?;
+        self.run_question(&question)
+    }
+
+    /// An output of the last run.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if nothing has run yet or the session was not made to compute it.
+    pub fn output(&self, output: Output) -> Result<OutputTensor<'_>, Error> {
+        let results = self.results.image.iter().chain(&self.results.question);
+        let found = results.into_iter().find(|(known, _)| *known == output);
+        let (Some(shape), Some((_, region))) = (self.results.shape, found) else {
+            return Err(Error::Missing {
+                what: "such output in this session",
+                remedy: "name it in SessionOptions::outputs, and run the session before reading it",
+            });
+        };
+        Ok(OutputTensor {
+            output,
+            shape: output.shape(self.model.config(), shape.batch, shape.tokens, shape.regions),
+            data: region.read(&self.memory),
+        })
+    }
+
+    fn run_image(&mut self, input: &ImageInput<'_>) -> Result<(), Error> {
+        self.image = None;
+        self.results = Results::default();
+        let rows_are_wanted = self.options.outputs.iter().any(|output| output.has_regions());
+        let used = used_keys(input.mask, input.regions, rows_are_wanted);
+        let mask = input.mask.map(|mask| first_columns(mask, input.regions, used));
+        let shape = Shape { batch: input.batch, tokens: 1, regions: used };
+        let stage = StageMemory {
+            graph: &mut self.graph_memory,
+            memory: &mut self.memory,
+            work: &mut self.work,
+            pool: &mut self.pool,
+        };
+        let (stream, results) = self.plans.run_image(&self.model, stage, shape, input, mask.as_deref())?;
+        self.results.image = results;
+        self.image = Some(Image { stream, batch: input.batch, given: input.regions, used, mask });
+        Ok(())
+    }
+
+    fn run_question(&mut self, input: &QuestionInput<'_>) -> Result<(), Error> {
+        let image = self.image.as_ref().ok_or(Error::NoImage)?;
+        self.results.shape = None;
+        let rows_are_wanted = self.options.outputs.iter().any(|output| output.has_tokens());
+        let used = used_keys(input.mask, input.tokens, rows_are_wanted);
+        let mask = input.mask.map(|mask| first_columns(mask, input.tokens, used));
+        let shape = Shape { batch: input.batch, tokens: used, regions: image.used };
+        let stage = StageMemory {
+            graph: &mut self.graph_memory,
+            memory: &mut self.memory,
+            work: &mut self.work,
+            pool: &mut self.pool,
+        };
+        let masks = (mask.as_deref(), image.mask.as_deref());
+        self.results.question =
+            self.plans.run_question(&self.model, stage, shape, input, masks, image.stream)?;
+        self.results.shape = Some(Shape { tokens: input.tokens, regions: image.given, ..shape });
+        Ok(())
+    }
+}
+
+/// The first `used` columns of a matrix with rows of `width`.
+fn first_columns(matrix: &[f32], width: usize, used: usize) -> Vec<f32> {
+    matrix.chunks_exact(width).flat_map(|row| &row[..used]).copied().collect()
+}
+
+fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {
+    let config = model.config();
+    let limits = [
+        ("tokens", options.max_tokens, config.max_position_embeddings, "the model has no more positions"),
+        ("regions", options.max_regions, crate::vision::MAX_REGIONS, "use fewer regions"),
+        ("pairs in a batch", options.max_batch, 1024, "run smaller batches"),
+    ];
+    for (what, found, limit, remedy) in limits {
+        if !(1..=limit).contains(&found) {
+            return Err(Error::Limit { what, found, limit, remedy });
+        }
+    }
+    match options.outputs.iter().find(|output| !output.exists_in(config)) {
+        Some(output) => Err(Error::Input {
+            name: output.to_string(),
+            expected: "an output that the model has".to_owned(),
+            found: format!("a model with head {:?}", config.head.name()),
+        }),
+        None if options.outputs.is_empty() => Err(Error::Input {
+            name: "outputs".to_owned(),
+            expected: "at least one".to_owned(),
+            found: "none".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
