@@ -258,6 +258,7 @@ fn count(cursor: &mut Cursor<'_>, item_bytes: usize, rule: Rule) -> Result<usize
 
 fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Error> {
     let mut metadata = Metadata::new();
+    metadata.try_reserve(count)?;
     for _ in 0..count {
         let start = cursor.position();
         let key = read_key(cursor).map_err(|error| error.at(start))?;

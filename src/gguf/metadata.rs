@@ -23,6 +23,14 @@ impl Metadata {
         Self::default()
     }
 
+    /// Makes room for as many keys as a file announces, all at once: growing step by step would
+    /// take twice the memory.
+    pub(super) fn try_reserve(&mut self, keys: usize) -> Result<(), Error> {
+        self.entries.try_reserve_exact(keys)?;
+        self.index.try_reserve(keys)?;
+        Ok(())
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.entries.len()

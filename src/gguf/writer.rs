@@ -133,7 +133,7 @@ impl Writer {
 
 /// The data section: divides what comes among the tensors and pads each.
 #[derive(Debug)]
-struct DataStream<W> {
+pub(super) struct DataStream<W> {
     out: W,
     header: Header,
     /// The tensor whose data comes next, and how much of it has come.
@@ -147,7 +147,7 @@ struct DataStream<W> {
 }
 
 impl<W: Write> DataStream<W> {
-    fn new(out: W, header: Header, path: &Path) -> Self {
+    pub fn new(out: W, header: Header, path: &Path) -> Self {
         Self {
             out,
             current: 0,
@@ -159,7 +159,7 @@ impl<W: Write> DataStream<W> {
         }
     }
 
-    fn write(&mut self, piece: &[u8]) -> Result<(), WriteError> {
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), WriteError> {
         if self.broken {
             return Err(WriteError::Broken);
         }
@@ -212,7 +212,7 @@ impl<W: Write> DataStream<W> {
         }
     }
 
-    fn finish(self) -> Result<(W, PathBuf), WriteError> {
+    pub fn finish(self) -> Result<(W, PathBuf), WriteError> {
         if self.broken {
             return Err(WriteError::Broken);
         }
