@@ -43,7 +43,10 @@ impl<'a> Compiler<'a> {
             base.files(files(&self.source.src(), language)?);
             units.extend([cpu, base]);
         }
-        if !units[0].is_flag_supported(&self.cpu.flag).unwrap_or(false) {
+        let takes_cpu = units[0]
+            .is_flag_supported(&self.cpu.flag)
+            .map_err(|error| format!("no C++ compiler works: {error}"))?;
+        if !takes_cpu {
             return Err(format!("the C++ compiler does not take {}", self.cpu.flag));
         }
 

@@ -4196,11 +4196,6 @@ unsafe extern "C" {
     pub fn ggml_threadpool_free(threadpool: *mut ggml_threadpool);
 }
 unsafe extern "C" {
-    pub fn ggml_threadpool_get_n_threads(
-        threadpool: *mut ggml_threadpool,
-    ) -> ::std::os::raw::c_int;
-}
-unsafe extern "C" {
     pub fn ggml_threadpool_pause(threadpool: *mut ggml_threadpool);
 }
 unsafe extern "C" {
