@@ -7,7 +7,20 @@ use crate::vision::{Error, Regions};
 
 const KIND: &str = ".safetensors";
 
+/// Longest header that is parsed, in bytes; parsed, it takes several times as much. One with the two
+/// tensors has some 200.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+
 pub(super) fn read(bytes: &[u8]) -> Result<Regions, Error> {
+    if let Some(&len) = bytes.first_chunk() {
+        let len = u64::from_le_bytes(len);
+        if len > MAX_HEADER_BYTES {
+            return Err(Error::format(
+                KIND,
+                format!("its header takes {len} bytes; at most {MAX_HEADER_BYTES} are read"),
+            ));
+        }
+    }
     let file =
         SafeTensors::deserialize(bytes).map_err(|error| Error::format(KIND, error.to_string()))?;
     let (features, boxes) = if file.tensor("features").is_ok() {
