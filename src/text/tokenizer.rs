@@ -1,9 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{NormalizedString, Normalizer as _};
 
 use super::json::{self, Normalizer};
 use super::{AddedToken, BertOptions, Error, MAX_PIECES, MAX_QUESTION_BYTES};
@@ -288,12 +289,26 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
     let mut added_tokens = parts.added_tokens;
     // New ids are given in order, so the order must be that of the ids.
     added_tokens.sort_by_key(|token| token.id);
+    let mut cleaned = HashSet::new();
     for token in &added_tokens {
-        // White space at an end could be claimed by two neighbouring tokens at once, which the matcher
-        // does not expect.
-        if token.content.trim().is_empty() || token.content.trim() != token.content {
+        let mut text = NormalizedString::from(token.content.as_str());
+        if let (true, Some(normalizer)) = (token.normalized, inner.get_normalizer()) {
+            normalizer
+                .normalize(&mut text)
+                .map_err(|error| invalid("added_tokens", &error))?;
+        }
+        // A blank would be found between any two letters, and white space at an end could be claimed by
+        // two neighbours at once, which the matcher does not expect.
+        if text.get().trim().is_empty() || token.content.trim() != token.content {
             return Err(Error::invalid(format!(
-                "added token {} is {:?}; it must not begin or end with white space",
+                "added token {} is {:?}; it must have a visible character and no white space around it",
+                token.id, token.content
+            )));
+        }
+        // The matcher would choose one of the two by the order of a hash map.
+        if token.normalized && !cleaned.insert(text.get().to_owned()) {
+            return Err(Error::invalid(format!(
+                "added token {} is {:?}, which cleans to the same text as another",
                 token.id, token.content
             )));
         }

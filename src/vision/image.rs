@@ -40,7 +40,7 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
     match reader.format() {
         Some(ImageFormat::Png) => {}
         // The decoder fills what is missing with grey, and an answer about grey is no answer.
-        Some(ImageFormat::Jpeg) if !bytes.windows(2).any(|pair| pair == [0xff, 0xd9]) => {
+        Some(ImageFormat::Jpeg) if after_jpeg(bytes).is_none() => {
             return Err(unusable("the JPEG data is cut short"));
         }
         Some(ImageFormat::Jpeg) => {}
@@ -68,6 +68,24 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
         DynamicImage::ImageRgba16(image) => high_bytes(image.width(), image.height(), &image, 4),
         image => image.into_rgb8(),
     })
+}
+
+/// What follows the end mark of a JPEG image, or nothing if the mark is not reached. Segments are stepped
+/// over, as one may hold a thumbnail with an end mark of its own.
+fn after_jpeg(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.get(2..)?;
+    loop {
+        // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
+        let mark = rest.windows(2).position(|pair| {
+            pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff)
+        })?;
+        rest = &rest[mark + 1..];
+        if rest[0] == 0xd9 {
+            return Some(&rest[1..]);
+        }
+        let len = u16::from_be_bytes([*rest.get(1)?, *rest.get(2)?]);
+        rest = rest.get(1 + usize::from(len)..)?;
+    }
 }
 
 /// Takes the high byte of each colour, where the image library would round to the nearest level.

@@ -10,10 +10,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::regions::{MAX_FEATURE_LEN, MAX_REGIONS, Regions};
+use super::regions::{MAX_REGIONS, Regions};
 
-/// Most values in an array that is read.
-const MAX_VALUES: usize = MAX_REGIONS * MAX_FEATURE_LEN;
+/// Most values in an array that is read: 4096 for each of as many regions as there may be.
+const MAX_VALUES: usize = MAX_REGIONS * 4096;
 
 /// Largest array file that is read, in bytes: the largest array in 8-byte numbers, and room for the rest.
 const MAX_FILE_BYTES: u64 = MAX_VALUES as u64 * 8 + (16 << 20);
