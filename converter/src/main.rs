@@ -1,3 +1,193 @@
 //! `lxmert-quantize`: a checkpoint becomes one quantized GGUF file.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use indicatif::{ProgressBar, ProgressStyle};
+use lxmert::gguf::TensorType;
+use lxmert_converter::{
+    Checkpoint, Error, Options, Progress, Report, Stage, Synthetic, TENSOR_TYPES, convert,
+};
+
+/// Converts an LXMERT checkpoint to one GGUF file.
+///
+/// MODEL_DIR is a directory as transformers saves it: config.json and model.safetensors (or shards with an index).
+/// Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json.
+#[derive(Parser)]
+#[command(name = "lxmert-quantize", version)]
+struct Arguments {
+    /// Type of the weight matrices; everything else stays f32
+    #[arg(value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
+    tensor_type: TensorType,
+
+    /// Directory of the checkpoint
+    #[arg(value_name = "MODEL_DIR", required_unless_present = "synthetic")]
+    model_dir: Option<PathBuf>,
+
+    /// File to write [default: NAME-TYPE.gguf in the current directory, NAME being the checkpoint's directory]
+    #[arg(value_name = "OUT.gguf")]
+    out: Option<PathBuf>,
+
+    /// Random weights of this architecture instead of a checkpoint; no MODEL_DIR is given then
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Synthetic::NAMES))]
+    synthetic: Option<String>,
+
+    /// Seed of the random weights
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "synthetic")]
+    seed: u64,
+
+    /// JSON file with the answers: a list, or an object of answers and ids
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// Threads to work with [default: one for each core]
+    #[arg(long, short, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// List every tensor with the tensors it is made of
+    #[arg(long, short, conflicts_with = "json")]
+    verbose: bool,
+}
+
+fn tensor_type() -> impl TypedValueParser<Value = TensorType> {
+    let parse = |name: String| name.parse::<TensorType>();
+    PossibleValuesParser::new(TENSOR_TYPES.map(|(known, _)| known.name())).try_map(parse)
+}
+
+/// What is converted, and to which file.
+enum Input {
+    Directory { path: PathBuf, out: Option<PathBuf> },
+    Synthetic { synthetic: Synthetic, out: Option<PathBuf> },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let input = input(&arguments);
+    match run(&arguments, input) {
+        Ok(report) => print(&arguments, &report),
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sorts the positional arguments: with `--synthetic`, the first is the output.
+fn input(arguments: &Arguments) -> Input {
+    let Arguments { model_dir, out, synthetic, seed, .. } = arguments;
+    let misuse = |message| -> ! { Arguments::command().error(ErrorKind::ArgumentConflict, message).exit() };
+    match (synthetic.as_deref().and_then(|name| Synthetic::named(name, *seed)), model_dir) {
+        (Some(_), Some(_)) if out.is_some() => misuse("--synthetic takes the place of MODEL_DIR"),
+        (Some(synthetic), out) => Input::Synthetic { synthetic, out: out.clone() },
+        (None, Some(path)) => Input::Directory { path: path.clone(), out: out.clone() },
+        (None, None) => misuse("give MODEL_DIR or --synthetic"),
+    }
+}
+
+fn run(arguments: &Arguments, input: Input) -> Result<Report, Error> {
+    let labels = arguments.labels.as_deref();
+    let tensor_type = arguments.tensor_type;
+    let (checkpoint, out) = match input {
+        Input::Directory { path, out } => {
+            let checkpoint = Checkpoint::open(&path, labels)?;
+            (checkpoint, out.unwrap_or_else(|| default_out(&path, tensor_type)))
+        }
+        Input::Synthetic { synthetic, out } => {
+            let default = format!("synthetic-{}-{tensor_type}.gguf", synthetic.name);
+            let checkpoint = Checkpoint::synthetic(&synthetic, labels)?;
+            (checkpoint, out.unwrap_or_else(|| default.into()))
+        }
+    };
+    let options = Options { threads: arguments.threads, labels: arguments.labels.clone() };
+    let mut bar = Bar::new();
+    convert(&checkpoint, tensor_type, &out, &options, &mut |progress| bar.show(progress))
+}
+
+fn default_out(directory: &Path, tensor_type: TensorType) -> PathBuf {
+    // Resolved, so that "." has a name too.
+    let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let mut name = resolved.file_name().unwrap_or("lxmert".as_ref()).to_owned();
+    name.push(format!("-{tensor_type}.gguf"));
+    name.into()
+}
+
+/// A progress bar, where there is a terminal to show it.
+struct Bar {
+    bar: ProgressBar,
+    stage: Option<Stage>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{msg:8} {wide_bar} {percent:>3} % {eta:>4}") {
+            bar.set_style(style);
+        }
+        Bar { bar, stage: None }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if self.stage.replace(progress.stage) != Some(progress.stage) {
+            self.bar.reset();
+            self.bar.set_length(progress.total);
+            self.bar.set_message(match progress.stage {
+                Stage::Checking => "checking",
+                Stage::Writing => "writing",
+            });
+        }
+        self.bar.set_position(progress.done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn print(arguments: &Arguments, report: &Report) -> ExitCode {
+    let mut text = String::new();
+    if arguments.json {
+        text = serde_json::to_string(report).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+        text.push('\n');
+    } else {
+        if arguments.verbose {
+            for tensor in &report.tensors {
+                let (dims, sources) = (format!("{:?}", tensor.dims), tensor.sources.join(" + "));
+                text += &format!("{:<32} {dims:<14} {:<5} {sources}\n", tensor.name, tensor.tensor_type);
+            }
+        }
+        text += &report.to_string();
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever was reading has gone.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// More problems than these are only counted.
+const MAX_PROBLEMS: usize = 50;
+
+fn complain(error: &Error) {
+    let mut text = format!("error: {error}\n");
+    if let Error::Tensors { problems } = error {
+        for problem in problems.iter().take(MAX_PROBLEMS) {
+            text += &format!("  {problem}\n");
+        }
+        if problems.len() > MAX_PROBLEMS {
+            text += &format!("  … and {} more\n", problems.len() - MAX_PROBLEMS);
+        }
+    }
+    // There is nobody left to tell if standard error is gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,146 @@
+//! The conversion: plan, check, write.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use lxmert::gguf::{TensorType, Writer};
+
+use crate::Error;
+use crate::check::check;
+use crate::checkpoint::Checkpoint;
+use crate::encode::encode;
+use crate::job::Job;
+use crate::plan::Plan;
+use crate::recognise::recognise;
+use crate::report::Report;
+use crate::source::Synthetic;
+use crate::stream::stream;
+use crate::types::file_type;
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Threads that work at a time; one for each core unless told otherwise. The output does not depend on it.
+    pub threads: Option<NonZeroUsize>,
+    /// A JSON file with the answers, which goes before those in the checkpoint's directory.
+    pub labels: Option<PathBuf>,
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which of the two passes.
+    pub stage: Stage,
+    /// Weights that it has been through.
+    pub done: u64,
+    /// Weights in all.
+    pub total: u64,
+}
+
+/// The two passes over the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Every value is looked at.
+    Checking,
+    /// Every value is converted and written.
+    Writing,
+}
+
+/// More threads than these only take memory: reading and writing are sequential.
+const MAX_THREADS: usize = 64;
+
+/// Converts a checkpoint's directory; see [`Checkpoint::open`] for what it may hold.
+///
+/// # Errors
+/// Those of [`Checkpoint::open`] and [`convert`].
+pub fn convert_directory(
+    directory: &Path,
+    tensor_type: TensorType,
+    out: &Path,
+    options: &Options,
+) -> Result<Report, Error> {
+    let checkpoint = Checkpoint::open(directory, options.labels.as_deref())?;
+    convert(&checkpoint, tensor_type, out, options, &mut |_| {})
+}
+
+/// Makes a file of random weights.
+///
+/// # Errors
+/// Those of [`Checkpoint::synthetic`] and [`convert`].
+pub fn convert_synthetic(
+    synthetic: &Synthetic,
+    tensor_type: TensorType,
+    out: &Path,
+    options: &Options,
+) -> Result<Report, Error> {
+    let checkpoint = Checkpoint::synthetic(synthetic, options.labels.as_deref())?;
+    convert(&checkpoint, tensor_type, out, options, &mut |_| {})
+}
+
+/// Writes the checkpoint to `out`, its matrices in the given type.
+///
+/// The file appears whole or not at all, and the same weights, configuration, tokenizer and answers give the
+/// same bytes, whatever container the weights come in. Only a small part of the weights is in memory at a time.
+///
+/// # Errors
+/// [`Error::Tensors`] with everything that is wrong with the tensors; [`Error::Labels`], [`Error::Tokenizer`] and
+/// [`Error::Preprocessing`] where one of these does not fit the model; [`Error::TensorType`] for a type that is
+/// not among [`TENSOR_TYPES`](crate::TENSOR_TYPES); [`Error::OutputIsInput`]; [`Error::Io`] and [`Error::Write`].
+pub fn convert(
+    checkpoint: &Checkpoint,
+    tensor_type: TensorType,
+    out: &Path,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, Error> {
+    let started = Instant::now();
+    file_type(tensor_type).ok_or(Error::TensorType(tensor_type))?;
+    checkpoint.check_output(out)?;
+    let threads =
+        options.threads.or(available_parallelism().ok()).map_or(1, NonZeroUsize::get).min(MAX_THREADS);
+    let source = checkpoint.source.as_ref();
+
+    let recognised = recognise(source.tensors(), &checkpoint.config)?;
+    let plan = Plan::new(source.tensors(), recognised)?;
+    let mut counter = Counter { progress, stage: Stage::Checking, done: 0, total: plan.parameters() };
+    let checked = check(source, &plan, threads, &mut |values| counter.add(values))?;
+    let job = Job::new(checkpoint, plan, checked, tensor_type)?;
+
+    let mut writer = Writer::create(out, &job.metadata()?, &job.specs())?;
+    counter = Counter { stage: Stage::Writing, done: 0, ..counter };
+    stream(
+        source,
+        &job.plan.tensors,
+        threads,
+        |piece, values, bytes| {
+            let row_len = job.plan.tensors[piece.tensor].row_len() as usize;
+            encode(job.choices[piece.tensor].0, values, row_len, bytes);
+        },
+        |piece, (), bytes| {
+            writer.write(bytes)?;
+            counter.add(piece.len);
+            Ok(())
+        },
+    )?;
+    writer.finish()?;
+
+    let file_bytes = std::fs::metadata(out).map_err(Error::io(out))?.len();
+    Ok(job.report(out, file_bytes, started.elapsed()))
+}
+
+/// Tells how far a pass is.
+struct Counter<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    stage: Stage,
+    done: u64,
+    total: u64,
+}
+
+impl Counter<'_> {
+    fn add(&mut self, values: u64) {
+        self.done += values;
+        (self.progress)(Progress { stage: self.stage, done: self.done, total: self.total });
+    }
+}

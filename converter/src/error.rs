@@ -1,0 +1,262 @@
+//! Everything that can go wrong in a conversion, with what a person needs to mend it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use lxmert::gguf;
+
+/// Why a conversion failed. Every text is one line; [`Error::Tensors`] has a list beside it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The checkpoint's path leads to no directory.
+    #[error("{}: {reason}", path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The directory lacks a file that a conversion needs.
+    #[error("{}: no {name}: {remedy}", directory.display())]
+    MissingFile {
+        /// The directory.
+        directory: PathBuf,
+        /// The file's name.
+        name: &'static str,
+        /// What to do.
+        remedy: String,
+    },
+    /// A file is larger than any of its kind.
+    #[error("{}: {bytes} bytes are too many, the limit is {limit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The largest size that is read.
+        limit: u64,
+    },
+    /// A file is not JSON, or not of the expected form.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The configuration asks for what the runtime lacks.
+    #[error("{}: {field} is {found}: {remedy}", path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What is possible instead.
+        remedy: String,
+    },
+    /// A file breaks a rule of the safetensors format.
+    #[error("{}: not a valid safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// The rule.
+        reason: String,
+    },
+    /// The index of a sharded checkpoint is unusable.
+    #[error("{}: {reason}", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Tensors are missing, unknown, of another shape or hold values that are no numbers.
+    #[error("the checkpoint's tensors have {}", count(problems.len()))]
+    Tensors {
+        /// All of them, so that one run tells everything.
+        problems: Vec<Problem>,
+    },
+    /// The answers cannot be used.
+    #[error("{origin}: {reason}")]
+    Labels {
+        /// Where the answers come from.
+        origin: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The tokenizer cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The description of the image preprocessing cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Preprocessing {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A type that tensors can have but conversions do not write.
+    #[error("no conversion to {0}: choose one of {list}", list = crate::types::names())]
+    TensorType(gguf::TensorType),
+    /// The output would overwrite what it is made from.
+    #[error("{}: the output is one of the input files", path.display())]
+    OutputIsInput {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The output could not be written.
+    #[error(transparent)]
+    Write(#[from] gguf::WriteError),
+    /// The runtime would refuse the model.
+    #[error(transparent)]
+    Model(#[from] lxmert::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] for that path.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+}
+
+impl From<gguf::Error> for Error {
+    fn from(error: gguf::Error) -> Self {
+        Error::Model(error.into())
+    }
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
+}
+
+/// One thing that is wrong with a checkpoint's tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// `config.json` and the tensors disagree about a size.
+    Size {
+        /// The field of `config.json`.
+        field: &'static str,
+        /// Its value.
+        config: usize,
+        /// The value that the tensors tell.
+        tensors: usize,
+        /// The tensors that tell it.
+        evidence: String,
+    },
+    /// `config.json` and the tensors disagree about which heads there are.
+    Class {
+        /// What `config.json` says.
+        config: String,
+        /// What the tensors tell.
+        tensors: String,
+    },
+    /// A tensor that the model needs is not there.
+    Missing {
+        /// Its name.
+        name: String,
+        /// The shape that it would have.
+        shape: Vec<usize>,
+    },
+    /// A tensor that the model has no place for.
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor of another shape than the model needs.
+    Shape {
+        /// Its name.
+        name: String,
+        /// The shape that the model needs.
+        expected: Vec<usize>,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that is not converted.
+    Dtype {
+        /// Its name.
+        name: String,
+        /// The type.
+        dtype: String,
+    },
+    /// A tensor with values that are NaN or infinite, or too large for f32.
+    NotFinite {
+        /// Its name.
+        name: String,
+        /// How many such values it has.
+        count: u64,
+        /// The first one's position, one index for each axis.
+        first: Vec<u64>,
+    },
+    /// The word embedding and the decoder that is tied to it are not the same.
+    NotTied {
+        /// The decoder's name.
+        name: String,
+        /// The word embedding's name.
+        embedding: String,
+        /// The first difference's position.
+        first: Vec<u64>,
+    },
+    /// A shard lacks a tensor that the index puts there.
+    NotInShard {
+        /// The tensor.
+        name: String,
+        /// The shard.
+        shard: String,
+    },
+    /// A shard has a tensor that the index does not list.
+    NotInIndex {
+        /// The tensor.
+        name: String,
+        /// The shard.
+        shard: String,
+    },
+}
+
+impl fmt::Display for Problem {
+    /// One line; names are quoted and escaped, since they come from the checkpoint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Size { field, config, tensors, evidence } => {
+                write!(f, "config.json: {field} is {config}, but {evidence} tell {tensors}")
+            }
+            Problem::Class { config, tensors } => write!(f, "config.json: {config}, but {tensors}"),
+            Problem::Missing { name, shape } => write!(f, "missing: {name:?} {shape:?}"),
+            Problem::Unknown { name, shape } => write!(f, "unknown: {name:?} {shape:?}"),
+            Problem::Shape { name, expected, found } => {
+                write!(f, "wrong shape: {name:?} is {found:?}, expected {expected:?}")
+            }
+            Problem::Dtype { name, dtype } => {
+                write!(f, "unsupported type: {name:?} is {dtype}, expected F32, F16, BF16 or F64")
+            }
+            Problem::NotFinite { name, count, first } => {
+                write!(f, "not finite: {name:?} has {count} NaN or infinite values, the first at {first:?}")
+            }
+            Problem::NotTied { name, embedding, first } => {
+                write!(f, "not tied: {name:?} differs from {embedding:?}, first at {first:?}")
+            }
+            Problem::NotInShard { name, shard } => {
+                write!(f, "not in its shard: the index puts {name:?} into {shard:?}")
+            }
+            Problem::NotInIndex { name, shard } => write!(f, "not in the index: {name:?} of {shard:?}"),
+        }
+    }
+}

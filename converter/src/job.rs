@@ -1,0 +1,180 @@
+//! A conversion when all is decided, and before anything is written.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lxmert::gguf::{Metadata, TensorSpec, TensorType};
+use lxmert::model::ARCHITECTURE;
+
+use crate::Error;
+use crate::check::Checked;
+use crate::checkpoint::Checkpoint;
+use crate::labels::Labels;
+use crate::plan::Plan;
+use crate::recognise::class_name;
+use crate::report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport};
+use crate::types::{Reason, TENSOR_TYPES, choose, file_type};
+
+/// The version of the block formats, as ggml counts it.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// What goes into the file.
+pub(crate) struct Job<'a> {
+    checkpoint: &'a Checkpoint,
+    /// The tensors.
+    pub plan: Plan,
+    /// The type of each, and why it is not the one that was asked for.
+    pub choices: Vec<(TensorType, Option<Reason>)>,
+    labels: Option<Labels>,
+    requested: TensorType,
+    sha256: String,
+}
+
+impl<'a> Job<'a> {
+    /// Decides on the types, and checks that answers, tokenizer and front end go with the model.
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        plan: Plan,
+        checked: Checked,
+        requested: TensorType,
+    ) -> Result<Self, Error> {
+        let labels = checkpoint.labels(&plan.config.head)?;
+        if let Some(tokenizer) = &checkpoint.tokenizer {
+            tokenizer.check_size(plan.config.vocab_size)?;
+        }
+        checkpoint.preprocessing.check_feature_len(plan.config.visual_feat_dim)?;
+
+        let choices = plan
+            .tensors
+            .iter()
+            .zip(&checked.max_abs)
+            .map(|(tensor, max_abs)| choose(tensor.role, tensor.row_len(), *max_abs, requested))
+            .collect();
+        Ok(Job { checkpoint, plan, choices, labels, requested, sha256: checked.sha256 })
+    }
+
+    /// Name, type and shape of each tensor.
+    pub fn specs(&self) -> Vec<TensorSpec> {
+        let tensors = self.plan.tensors.iter().zip(&self.choices);
+        tensors
+            .map(|(tensor, (tensor_type, _))| TensorSpec {
+                name: tensor.name.clone(),
+                tensor_type: *tensor_type,
+                dims: tensor.dims.clone(),
+            })
+            .collect()
+    }
+
+    /// Everything that goes before the tensors: what the model is, how it was made, and all that an answer
+    /// needs beside the weights.
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        let mut metadata = Metadata::new();
+        metadata.insert("general.architecture", ARCHITECTURE)?;
+        metadata.insert("general.type", "model")?;
+        metadata.insert("general.name", self.checkpoint.config.model_name().unwrap_or("LXMERT"))?;
+        metadata.insert("general.size_label", size_label(self.plan.parameters()))?;
+        let file_type = file_type(self.requested).ok_or(Error::TensorType(self.requested))?;
+        metadata.insert("general.file_type", file_type)?;
+        if self.choices.iter().any(|(tensor_type, _)| tensor_type.is_quantized()) {
+            metadata.insert("general.quantization_version", QUANTIZATION_VERSION)?;
+        }
+        self.plan.config.write_metadata(&mut metadata)?;
+        if let Some(labels) = &self.labels {
+            metadata.insert("lxmert.classifier.output_labels", labels.answers.clone())?;
+        }
+        self.checkpoint.preprocessing.write_metadata(&mut metadata)?;
+        if let Some(tokenizer) = &self.checkpoint.tokenizer {
+            tokenizer.write_metadata(&mut metadata)?;
+        }
+        metadata.insert("lxmert.source.sha256", self.sha256.as_str())?;
+        metadata.insert("lxmert.converter.version", env!("CARGO_PKG_VERSION"))?;
+        Ok(metadata)
+    }
+
+    /// What there is to tell once the file is written.
+    pub fn report(self, output: &Path, file_bytes: u64, time: Duration) -> Report {
+        let parameters = self.plan.parameters();
+        let ignored = self.plan.ignored;
+        let tensors: Vec<_> = self
+            .plan
+            .tensors
+            .into_iter()
+            .zip(self.choices)
+            .map(|(tensor, (tensor_type, reason))| TensorReport {
+                bytes: tensor.bytes(tensor_type),
+                tensor_type: tensor_type.to_string(),
+                name: tensor.name,
+                dims: tensor.dims,
+                reason,
+                sources: tensor.sources,
+            })
+            .collect();
+        let data_bytes = tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
+        let tokenizer = self.checkpoint.tokenizer.as_ref().map(|found| TokenizerReport {
+            origin: found.files[0].clone(),
+            pieces: found.tokenizer.vocab_size(),
+        });
+        let answers = self.labels.map(|labels| AnswerReport {
+            count: labels.answers.len(),
+            duplicates: labels.duplicates(),
+            origin: labels.origin,
+        });
+        Report {
+            source: self.checkpoint.source.description(),
+            class: class_name(&self.plan.config.head).to_owned(),
+            parameters,
+            sha256: self.sha256,
+            output: output.to_owned(),
+            file_bytes,
+            bits_per_weight: data_bytes as f64 * 8.0 / parameters as f64,
+            tensor_type: self.requested.to_string(),
+            types: types(&tensors),
+            tensors,
+            ignored,
+            tokenizer,
+            answers,
+            front_end: self.checkpoint.preprocessing.kind().to_owned(),
+            seconds: time.as_secs_f64(),
+        }
+    }
+}
+
+/// The tensors counted by type.
+fn types(tensors: &[TensorReport]) -> Vec<TypeReport> {
+    let of = |tensor_type: String| {
+        let found = tensors.iter().filter(|tensor| tensor.tensor_type == tensor_type);
+        let (count, bytes) = (found.clone().count(), found.map(|tensor| tensor.bytes).sum());
+        TypeReport { tensor_type, tensors: count, bytes }
+    };
+    let all = TENSOR_TYPES.map(|(tensor_type, _)| of(tensor_type.to_string()));
+    all.into_iter().filter(|of| of.tensors > 0).collect()
+}
+
+/// A number of weights as model names carry it, with at least two digits: `214M`, `1.4M`, `67K`.
+fn size_label(parameters: u64) -> String {
+    let (unit, suffix) = match parameters {
+        0..1_000_000 => (1e3, "K"),
+        1_000_000..1_000_000_000 => (1e6, "M"),
+        _ => (1e9, "B"),
+    };
+    let scaled = parameters as f64 / unit;
+    if scaled.round() >= 10.0 { format!("{scaled:.0}{suffix}") } else { format!("{scaled:.1}{suffix}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_sizes_with_two_digits_or_more() {
+        for (parameters, label) in [
+            (213_930_297, "214M"),
+            (1_430_000, "1.4M"),
+            (67_300, "67K"),
+            (9_800, "10K"),
+            (2_500_000_000, "2.5B"),
+        ] {
+            assert_eq!(size_label(parameters), label);
+        }
+    }
+}

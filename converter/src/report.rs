@@ -1,0 +1,152 @@
+//! What a conversion has to tell.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::types::Reason;
+
+/// The result of a conversion. Displays as the text that `lxmert-quantize` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// What was converted, in a few words.
+    pub source: String,
+    /// Hugging Face's class that has these tensors.
+    pub class: String,
+    /// The number of weights; a tied matrix counts once.
+    pub parameters: u64,
+    /// SHA-256 of all source values as little-endian f32 in the file's order.
+    pub sha256: String,
+    /// The file that was written.
+    pub output: PathBuf,
+    /// Its size in bytes.
+    pub file_bytes: u64,
+    /// Bits of tensor data for each weight.
+    pub bits_per_weight: f64,
+    /// The type that was asked for.
+    pub tensor_type: String,
+    /// How many tensors of each type there are.
+    pub types: Vec<TypeReport>,
+    /// Every tensor, in the file's order.
+    pub tensors: Vec<TensorReport>,
+    /// Source tensors that were left out because nothing follows from them.
+    pub ignored: Vec<String>,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<TokenizerReport>,
+    /// The answers, if they have names.
+    pub answers: Option<AnswerReport>,
+    /// How an image becomes regions: `regions` or `patch_grid`.
+    pub front_end: String,
+    /// How long the conversion took.
+    pub seconds: f64,
+}
+
+/// The tensors of one type.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TypeReport {
+    /// The type.
+    pub tensor_type: String,
+    /// How many tensors.
+    pub tensors: usize,
+    /// Bytes of their data.
+    pub bytes: u64,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TensorReport {
+    /// Its name.
+    pub name: String,
+    /// Its shape, fastest axis first.
+    pub dims: Vec<u64>,
+    /// Its type.
+    pub tensor_type: String,
+    /// Bytes of its data.
+    pub bytes: u64,
+    /// Why it is not of the type that was asked for; `None` also for what is never quantized.
+    pub reason: Option<Reason>,
+    /// The source tensors that it is made of.
+    pub sources: Vec<String>,
+}
+
+/// A tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenizerReport {
+    /// The file that it comes from.
+    pub origin: PathBuf,
+    /// How many ids it has.
+    pub pieces: usize,
+}
+
+/// An answer table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AnswerReport {
+    /// Where it comes from.
+    pub origin: String,
+    /// How many answers it has.
+    pub count: usize,
+    /// Answers that it has more than once.
+    pub duplicates: Vec<String>,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut Formatter<'_>, name: &str, text: &dyn Display| writeln!(f, "{name:<11} {text}");
+        line(f, "source", &self.source)?;
+        line(f, "class", &self.class)?;
+        line(f, "parameters", &self.parameters)?;
+        line(f, "output", &self.output.display())?;
+        let bits = self.bits_per_weight;
+        line(f, "size", &format_args!("{} bytes, {bits:.2} bits per weight", self.file_bytes))?;
+        for of in &self.types {
+            let tensors = format_args!("{} tensors, {} bytes", of.tensors, of.bytes);
+            line(f, &of.tensor_type, &tensors)?;
+        }
+        self.kept(f)?;
+        for name in &self.ignored {
+            line(f, "ignored", &format_args!("{name:?}: a buffer, not a weight"))?;
+        }
+        match &self.tokenizer {
+            Some(found) => {
+                let origin = found.origin.display();
+                line(f, "tokenizer", &format_args!("{} pieces from {origin}", found.pieces))?;
+            }
+            None => line(f, "tokenizer", &"none: lxmert-run works without, lxmert-vqa does not")?,
+        }
+        match &self.answers {
+            Some(found) => {
+                line(f, "answers", &format_args!("{} from {}", found.count, found.origin))?;
+                if !found.duplicates.is_empty() {
+                    line(f, "warning", &format_args!("answers occur twice: {:?}", found.duplicates))?;
+                }
+            }
+            None => line(f, "answers", &"none: lxmert-run works without, lxmert-vqa does not")?,
+        }
+        match self.front_end.as_str() {
+            "regions" => line(f, "front end", &"none: images come as the features of a detector's regions")?,
+            name => line(f, "front end", &name)?,
+        }
+        line(f, "time", &format_args!("{:.1} s", self.seconds))
+    }
+}
+
+impl Report {
+    /// The tensors that kept another type than the one asked for, grouped by type and reason.
+    fn kept(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut groups: BTreeMap<(&str, Reason), Vec<&str>> = BTreeMap::new();
+        for tensor in &self.tensors {
+            if let Some(reason) = tensor.reason {
+                groups.entry((&tensor.tensor_type, reason)).or_default().push(&tensor.name);
+            }
+        }
+        for ((tensor_type, reason), names) in groups {
+            let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+            let why = reason.describe();
+            writeln!(f, "{:<11} {}{more} as {tensor_type}: {why}", "kept", names[0])?;
+        }
+        Ok(())
+    }
+}

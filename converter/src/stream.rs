@@ -1,0 +1,116 @@
+//! Every value of a checkpoint, in the order of the GGUF file, through all cores and little memory.
+
+use std::thread;
+
+use crate::Error;
+use crate::plan::Planned;
+use crate::source::Source;
+
+/// Values that are worked on at a time by one thread; a longer row is still taken whole.
+const PIECE_VALUES: u64 = 1 << 17;
+
+/// Some rows of one source tensor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Piece {
+    /// The GGUF tensor, by its number.
+    pub tensor: usize,
+    /// The source tensor, by its number within [`Planned::sources`].
+    pub source: usize,
+    /// The first value's number within the source tensor.
+    pub start: u64,
+    /// How many values.
+    pub len: u64,
+}
+
+/// What one thread works on, kept from piece to piece so that its memory is taken once.
+struct Slot<T> {
+    piece: Piece,
+    values: Vec<f32>,
+    bytes: Vec<u8>,
+    result: Option<Result<T, Error>>,
+}
+
+/// Passes the values of all `tensors` through `work`, on several threads, and what it appends to its byte
+/// buffer to `sink`, on this thread and in the order of the tensors.
+///
+/// The pieces do not depend on the number of threads, nor does the order in which `sink` gets them: while it
+/// has one batch of pieces, the threads work on the next.
+pub(crate) fn stream<T: Send>(
+    source: &dyn Source,
+    tensors: &[Planned],
+    threads: usize,
+    work: impl Fn(&Piece, &[f32], &mut Vec<u8>) -> T + Sync,
+    mut sink: impl FnMut(&Piece, T, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut pieces = tensors.iter().enumerate().flat_map(|(number, tensor)| pieces_of(number, tensor));
+    let (mut current, mut previous) = (Vec::new(), Vec::new());
+    loop {
+        fill(&mut current, &mut pieces, threads);
+        if current.is_empty() && previous.is_empty() {
+            return Ok(());
+        }
+        thread::scope(|scope| {
+            for slot in &mut current {
+                let work = &work;
+                scope.spawn(move || slot.run(source, tensors, work));
+            }
+            drain(&mut previous, &mut sink)
+        })?;
+        std::mem::swap(&mut current, &mut previous);
+    }
+}
+
+impl<T> Slot<T> {
+    fn run(
+        &mut self,
+        source: &dyn Source,
+        tensors: &[Planned],
+        work: impl Fn(&Piece, &[f32], &mut Vec<u8>) -> T,
+    ) {
+        let piece = self.piece;
+        let name = &tensors[piece.tensor].sources[piece.source];
+        self.values.resize(piece.len as usize, 0.0);
+        self.bytes.clear();
+        let read = source.read(name, piece.start, &mut self.values);
+        self.result = Some(read.map(|()| work(&piece, &self.values, &mut self.bytes)));
+    }
+}
+
+/// Gives each slot its next piece, with as many slots as there are threads or pieces left.
+fn fill<T>(slots: &mut Vec<Slot<T>>, pieces: &mut impl Iterator<Item = Piece>, threads: usize) {
+    let batch: Vec<_> = pieces.take(threads).collect();
+    slots.resize_with(batch.len(), || Slot {
+        piece: Piece::default(),
+        values: Vec::new(),
+        bytes: Vec::new(),
+        result: None,
+    });
+    for (slot, piece) in slots.iter_mut().zip(batch) {
+        slot.piece = piece;
+    }
+}
+
+fn drain<T>(
+    slots: &mut [Slot<T>],
+    sink: &mut impl FnMut(&Piece, T, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for slot in slots {
+        if let Some(result) = slot.result.take() {
+            sink(&slot.piece, result?, &slot.bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn pieces_of(number: usize, tensor: &Planned) -> impl Iterator<Item = Piece> {
+    let total = tensor.source_values();
+    // A vector's only row may be as long as the vocabulary; it is not quantized, so it may be cut anywhere.
+    let row_len = if tensor.dims.len() == 1 { 1 } else { tensor.row_len() };
+    let step = (PIECE_VALUES / row_len).max(1) * row_len;
+    (0..tensor.sources.len()).flat_map(move |source| {
+        (0..total).step_by(step as usize).map(move |start| {
+            let len = step.min(total - start);
+            Piece { tensor: number, source, start, len }
+        })
+    })
+}
