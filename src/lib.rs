@@ -18,6 +18,7 @@
 //! ```
 
 mod answers;
+pub mod atomic_file;
 
 mod error;
 pub mod ggml;
@@ -32,3 +33,6 @@ pub use answers::{Answer, Answers};
 pub use error::Error;
 pub use model::{Config, Model, Output};
 pub use session::{Inputs, OutputTensor, Session, SessionOptions, Text};
+
+/// What this build is: version, target and backends.
+pub const BUILD: &str = env!("LXMERT_BUILD");

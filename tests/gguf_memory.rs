@@ -78,11 +78,7 @@ unsafe impl GlobalAlloc for Counting {
 /// The most bytes that were allocated at a time while `work` ran, and how many were left over.
 fn peak_and_rest(work: impl FnOnce()) -> (usize, usize) {
     let before = COUNTS.get();
-    COUNTS.set(Counts {
-        live: 0,
-        peak: 0,
-        before_failure: None,
-    });
+    COUNTS.set(Counts { live: 0, peak: 0, before_failure: None });
     work();
     let during = COUNTS.get();
     COUNTS.set(before);

@@ -26,9 +26,7 @@ struct Variant {
 }
 
 fn fixture(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/tokenizer")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizer").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -55,12 +53,7 @@ fn assert_agrees(tokenizer: &Tokenizer, variant: &Variant, texts: &[String]) {
     for (text, ids) in texts.iter().zip(&variant.ids) {
         let found = tokenizer.encode(text);
         if ids.len() == 2 {
-            assert_eq!(
-                found,
-                Err(Error::EmptyQuestion),
-                "{} {text:?}",
-                variant.name
-            );
+            assert_eq!(found, Err(Error::EmptyQuestion), "{} {text:?}", variant.name);
         } else {
             assert_eq!(found.as_ref(), Ok(ids), "{} {text:?}", variant.name);
         }
@@ -89,11 +82,7 @@ fn ids_survive_writing_and_reading_tokenizer_json() {
     for variant in &record.variants {
         let text = variant.by_vocab().to_json().unwrap();
         assert_eq!(text, variant.by_json().to_json().unwrap());
-        assert_agrees(
-            &Tokenizer::from_json(&text).unwrap(),
-            variant,
-            &record.texts,
-        );
+        assert_agrees(&Tokenizer::from_json(&text).unwrap(), variant, &record.texts);
     }
 }
 
@@ -101,13 +90,7 @@ fn ids_survive_writing_and_reading_tokenizer_json() {
 fn pieces_and_special_ids_equal_hugging_face() {
     for variant in record().variants {
         let [unk, sep, cls, pad, mask] = variant.special_ids.map(Some);
-        let special = SpecialIds {
-            unk,
-            sep,
-            cls,
-            pad,
-            mask,
-        };
+        let special = SpecialIds { unk, sep, cls, pad, mask };
         for tokenizer in [variant.by_json(), variant.by_vocab()] {
             assert_eq!(tokenizer.vocab_size(), variant.size);
             assert_eq!(tokenizer.pieces(), lines(&fixture(&variant.vocab)));
@@ -140,10 +123,7 @@ fn truncation_keeps_the_last_separator_and_counts_what_is_dropped() {
 #[test]
 fn refuses_a_limit_without_room_for_a_word() {
     for limit in [0, 1, 2] {
-        assert_eq!(
-            easy_vqa().encode_truncated("red", limit),
-            Err(Error::LimitTooSmall { limit })
-        );
+        assert_eq!(easy_vqa().encode_truncated("red", limit), Err(Error::LimitTooSmall { limit }));
     }
 }
 
@@ -151,16 +131,10 @@ fn refuses_a_limit_without_room_for_a_word() {
 fn refuses_a_question_longer_than_the_limit() {
     let tokenizer = easy_vqa();
     let longest = "red ".repeat(MAX_QUESTION_BYTES / 4);
-    assert_eq!(
-        tokenizer.encode(&longest).unwrap().len(),
-        MAX_QUESTION_BYTES / 4 + 2
-    );
+    assert_eq!(tokenizer.encode(&longest).unwrap().len(), MAX_QUESTION_BYTES / 4 + 2);
     assert_eq!(
         tokenizer.encode(&(longest + "r")),
-        Err(Error::TooLong {
-            bytes: MAX_QUESTION_BYTES + 1,
-            limit: MAX_QUESTION_BYTES
-        })
+        Err(Error::TooLong { bytes: MAX_QUESTION_BYTES + 1, limit: MAX_QUESTION_BYTES })
     );
 }
 
@@ -179,13 +153,9 @@ fn truncation_and_padding_of_the_file_are_switched_off() {
 #[test]
 fn a_file_with_bert_processing_gives_the_same_ids() {
     let mut file: Value = serde_json::from_str(&fixture("easy_vqa.tokenizer.json")).unwrap();
-    file["post_processor"] =
-        json!({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]});
+    file["post_processor"] = json!({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]});
     let tokenizer = Tokenizer::from_json(&file.to_string()).unwrap();
-    assert_eq!(
-        tokenizer.encode("red").unwrap(),
-        easy_vqa().encode("red").unwrap()
-    );
+    assert_eq!(tokenizer.encode("red").unwrap(), easy_vqa().encode("red").unwrap());
 }
 
 /// As Hugging Face adds one: special tokens are looked for as typed, others in the cleaned text.
@@ -206,10 +176,7 @@ fn added_token(id: u32, content: &str, special: bool) -> AddedToken {
 #[test]
 fn added_tokens_are_found_before_words_are_split() {
     let options = BertOptions {
-        added_tokens: vec![
-            added_token(135, "<obj>", true),
-            added_token(134, "traffic light", false),
-        ],
+        added_tokens: vec![added_token(135, "<obj>", true), added_token(134, "traffic light", false)],
         ..BertOptions::default()
     };
     let pieces = lines(&fixture("easy_vqa.vocab.txt"));
@@ -241,29 +208,20 @@ fn options_are_read_from_tokenizer_config_json() {
         ..BertOptions::default()
     };
     assert_eq!(options, expected);
-    assert!(matches!(
-        BertOptions::from_json(r#"{"do_lower_case": "yes"}"#),
-        Err(Error::Invalid { .. })
-    ));
+    assert!(matches!(BertOptions::from_json(r#"{"do_lower_case": "yes"}"#), Err(Error::Invalid { .. })));
 }
 
 #[test]
 fn an_id_without_a_piece_keeps_its_place() {
     let mut file: Value = serde_json::from_str(&fixture("easy_vqa.tokenizer.json")).unwrap();
-    file["model"]["vocab"]
-        .as_object_mut()
-        .unwrap()
-        .remove("red");
+    file["model"]["vocab"].as_object_mut().unwrap().remove("red");
     let tokenizer = Tokenizer::from_json(&file.to_string()).unwrap();
     let pieces = tokenizer.pieces();
     let gap = easy_vqa().pieces().iter().position(|p| p == "red").unwrap();
     assert_eq!(pieces[gap], format!("[PAD{gap}]"));
     assert_eq!(pieces.len(), 134);
     let again = Tokenizer::from_vocab(&pieces, &BertOptions::default()).unwrap();
-    assert_eq!(
-        again.encode("red blue").unwrap(),
-        tokenizer.encode("red blue").unwrap()
-    );
+    assert_eq!(again.encode("red blue").unwrap(), tokenizer.encode("red blue").unwrap());
 }
 
 /// The reason for which the easy-VQA file is refused once it has been changed.
@@ -282,26 +240,18 @@ fn reason_after(change: impl FnOnce(&mut Value)) -> String {
 #[test]
 fn refuses_what_is_not_berts_pipeline() {
     let reason = reason_after(|file| file["model"]["type"] = json!("BPE"));
-    assert_eq!(
-        reason,
-        r#"model is of type "BPE"; only WordPiece can be used"#
-    );
+    assert_eq!(reason, r#"model is of type "BPE"; only WordPiece can be used"#);
     let reason = reason_after(|file| {
-        file["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": false});
+        file["pre_tokenizer"] =
+            json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": false});
     });
-    assert_eq!(
-        reason,
-        r#"pre_tokenizer is of type "Split"; only BertPreTokenizer can be used"#
-    );
+    assert_eq!(reason, r#"pre_tokenizer is of type "Split"; only BertPreTokenizer can be used"#);
     let reason = reason_after(|file| file["pre_tokenizer"] = Value::Null);
     assert!(reason.starts_with("pre_tokenizer is missing"), "{reason}");
     let reason = reason_after(|file| {
         file["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "("}, "content": ""});
     });
-    assert!(
-        reason.starts_with("normalizer is of type \"Replace\""),
-        "{reason}"
-    );
+    assert!(reason.starts_with("normalizer is of type \"Replace\""), "{reason}");
     let reason = reason_after(|file| file["post_processor"] = Value::Null);
     assert!(reason.starts_with("post_processor is missing"), "{reason}");
     let reason = reason_after(|file| file["model"]["continuing_subword_prefix"] = json!(""));
@@ -358,7 +308,8 @@ fn refuses_added_tokens_that_clean_to_nothing_or_to_the_same() {
     let with = |contents: &[&str]| {
         let mut file: Value = serde_json::from_str(&fixture("easy_vqa.tokenizer.json")).unwrap();
         for (id, content) in (134..).zip(contents) {
-            let token = json!({"id": id, "content": content, "normalized": true, "lstrip": true, "rstrip": true});
+            let token =
+                json!({"id": id, "content": content, "normalized": true, "lstrip": true, "rstrip": true});
             file["added_tokens"].as_array_mut().unwrap().push(token);
         }
         Tokenizer::from_json(&file.to_string())
@@ -366,13 +317,8 @@ fn refuses_added_tokens_that_clean_to_nothing_or_to_the_same() {
     assert!(with(&["\u{200b}"]).is_err());
     assert!(with(&["Ab", "aB"]).is_err());
     let tokenizer = with(&["中", "国", "é\u{301}", "x  y"]).unwrap();
-    for text in [
-        "中国 中 国国",
-        " 国  中中 ",
-        "e é\u{301} É",
-        "x  yx  y x y",
-        "中x  y国\u{301}",
-    ] {
+    for text in ["中国 中 国国", " 国  中中 ", "e é\u{301} É", "x  yx  y x y", "中x  y国\u{301}"]
+    {
         let ids = tokenizer.encode(text).unwrap();
         assert!(ids.iter().all(|&id| id < 138));
     }
@@ -391,16 +337,7 @@ fn refuses_json_that_is_deep_broken_or_huge() {
     let deep = "[".repeat(100_000);
     let in_model = format!(r#"{{"model": {deep}"#);
     let huge = " ".repeat((16 << 20) + 1);
-    for text in [
-        "",
-        "{}",
-        "null",
-        "[1]",
-        "{\"model\": 1}",
-        &deep,
-        &in_model,
-        &huge,
-    ] {
+    for text in ["", "{}", "null", "[1]", "{\"model\": 1}", &deep, &in_model, &huge] {
         let error = Tokenizer::from_json(text).unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
         assert!(!error.to_string().contains('\n'));
@@ -416,10 +353,7 @@ fn refuses_a_vocabulary_without_its_special_tokens_or_with_a_repeated_piece() {
         (&["[CLS]", "[SEP]", "a"][..], "unk_token"),
         (&["[UNK]", "[SEP]", "a"], "cls_token"),
         (&["[UNK]", "[CLS]", "a"], "sep_token"),
-        (
-            &["[UNK]", "[CLS]", "[SEP]", "a", "a"],
-            "piece 4 is \"a\", and so is piece 3",
-        ),
+        (&["[UNK]", "[CLS]", "[SEP]", "a", "a"], "piece 4 is \"a\", and so is piece 3"),
         (&[], "cls_token"),
     ] {
         let error = build(texts).unwrap_err().to_string();

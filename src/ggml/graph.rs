@@ -79,11 +79,18 @@ impl Tensor<'_> {
         self.get().ne.map(|dim| dim as usize)
     }
 
+    /// Whether its numbers are stored in blocks.
+    pub fn is_quantized(&self) -> bool {
+        // SAFETY: reads a table with the tensor's valid type.
+        unsafe { sys::ggml_is_quantized(self.get().type_) }
+    }
+
     fn strides(&self) -> [usize; 4] {
         self.get().nb
     }
 
-    fn elements(&self) -> usize {
+    /// How many numbers it holds.
+    pub fn elements(&self) -> usize {
         self.dims().iter().product()
     }
 
@@ -297,6 +304,14 @@ impl<'g> Graph<'g> {
         let [a, b, c, d] = axes.map(|axis| axis as i32);
         // SAFETY: context and tensor are valid, and the axes are a permutation.
         self.wrap(unsafe { sys::ggml_permute(self.context.as_ptr(), x.raw.as_ptr(), a, b, c, d) })
+    }
+
+    /// A copy in f32.
+    pub fn to_f32(&self, x: Tensor<'g>) -> Tensor<'g> {
+        // SAFETY: context and tensor are valid; ggml unpacks every type there is.
+        self.wrap(unsafe {
+            sys::ggml_cast(self.context.as_ptr(), x.raw.as_ptr(), sys::ggml_type::GGML_TYPE_F32)
+        })
     }
 
     /// A copy without gaps between the elements.

@@ -1,6 +1,7 @@
 //! Rows of f32 to and from ggml's block formats.
 
 use ggml_sys_bindings as sys;
+use half::f16;
 
 use crate::gguf::TensorType;
 
@@ -14,6 +15,10 @@ pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &m
     assert!(row_len > 0 && values.len().is_multiple_of(row_len), "no whole number of rows");
     let row_bytes = tensor_type.row_bytes(row_len as u64).expect("rows of whole blocks") as usize;
     out.reserve(values.len() / row_len * row_bytes);
+    if tensor_type == TensorType::Q8_0 {
+        values.as_chunks().0.iter().for_each(|block| quantize_q8_0(block, out));
+        return;
+    }
     // ggml writes numbers of up to four bytes, and a `Vec<u8>` promises no alignment.
     let mut row = vec![0u64; row_bytes.div_ceil(8)];
     for values in values.chunks_exact(row_len) {
@@ -34,6 +39,38 @@ pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &m
         // SAFETY: `row` holds at least row_bytes initialised bytes.
         out.extend_from_slice(unsafe { std::slice::from_raw_parts(row.as_ptr().cast(), row_bytes) });
     }
+}
+
+/// Appends a block of q8_0: an f16 scale and 32 integers. ggml derives the scale from the largest value; trying a few scales
+/// around that one and keeping the best loses a sixth less of a weight matrix's energy, in the same format.
+fn quantize_q8_0(block: &[f32; 32], out: &mut Vec<u8>) {
+    const STEPS: [f32; 11] = [1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05];
+    let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    let mut best = (f32::INFINITY, f16::ZERO, [0.0; 32]);
+    for step in STEPS.iter().filter(|_| largest > 0.0) {
+        let inverse = 127.0 / (largest * step);
+        let levels = block.map(|value| nearest(value * inverse).clamp(-127.0, 127.0));
+        let (dot, square) = levels
+            .iter()
+            .zip(block)
+            .fold((0.0, 0.0), |(dot, square), (level, value)| (dot + level * value, square + level * level));
+        // The scale that fits these integers best, as far as f16 can hold it.
+        let scale = f16::from_f32((dot / square).min(f16::MAX.to_f32()));
+        let error = levels.iter().zip(block).map(|(level, value)| (level * scale.to_f32() - value).powi(2));
+        let error = error.sum::<f32>();
+        if error < best.0 {
+            best = (error, scale, levels);
+        }
+    }
+    out.extend(best.1.to_le_bytes());
+    out.extend(best.2.map(|level| level as i8 as u8));
+}
+
+/// The nearest integer, for numbers of up to 22 bits: the addition pushes the fraction out of the mantissa. Unlike
+/// [`f32::round`] it compiles to vector instructions everywhere.
+fn nearest(value: f32) -> f32 {
+    const SHIFT: f32 = (3 << 22) as f32;
+    (value + SHIFT) - SHIFT
 }
 
 /// Reads `values.len()` numbers of the given type from `bytes`.
@@ -67,6 +104,45 @@ pub fn dequantize(tensor_type: TensorType, bytes: &[u8], values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What ggml itself makes of a row.
+    fn ggml_q8_0(values: &[f32]) -> Vec<u8> {
+        let mut bytes = vec![0u8; values.len() / 32 * 34];
+        let id = sys::ggml_type(TensorType::Q8_0.id());
+        // SAFETY: the lengths are those of one row, and writing a block needs no alignment beyond two, which every
+        // allocation of this size has.
+        unsafe {
+            let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
+            sys::ggml_quantize_chunk(id, from, to, 0, 1, values.len() as i64, std::ptr::null());
+        }
+        bytes
+    }
+
+    fn squared_error(values: &[f32], bytes: &[u8]) -> f32 {
+        let mut back = vec![0.0; values.len()];
+        dequantize(TensorType::Q8_0, bytes, &mut back);
+        values.iter().zip(back).map(|(a, b)| (a - b).powi(2)).sum()
+    }
+
+    #[test]
+    fn q8_0_loses_less_than_ggml_s_own() {
+        let values: Vec<f32> = (0..4096).map(|n| ((n * n) as f32 * 0.37).sin() * (n as f32).cos()).collect();
+        let mut bytes = Vec::new();
+        quantize(TensorType::Q8_0, &values, 4096, &mut bytes);
+        let ratio = squared_error(&values, &bytes) / squared_error(&values, &ggml_q8_0(&values));
+        assert!(ratio < 0.87, "{ratio}");
+    }
+
+    #[test]
+    fn q8_0_holds_extreme_values() {
+        for values in [[0.0; 32], [1e-30; 32], [-8e6; 32], [3e38; 32]] {
+            let mut bytes = Vec::new();
+            quantize(TensorType::Q8_0, &values, 32, &mut bytes);
+            let mut back = [0.0; 32];
+            dequantize(TensorType::Q8_0, &bytes, &mut back);
+            assert!(back.iter().all(|value| value.is_finite()), "{values:?}");
+        }
+    }
 
     #[test]
     fn every_type_comes_back_close() {

@@ -1,14 +1,12 @@
-use std::fs;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use super::encode::encode;
 use super::error::Error;
 use super::header::Header;
 use super::metadata::Metadata;
 use super::tensor::{TensorInfo, TensorSpec};
+use crate::atomic_file::AtomicFile;
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +54,7 @@ pub enum WriteError {
 /// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts.
 #[derive(Debug)]
 pub struct Writer {
-    data: DataStream<BufWriter<NamedTempFile>>,
+    data: DataStream<AtomicFile>,
 }
 
 impl Writer {
@@ -71,9 +69,7 @@ impl Writer {
     pub fn create(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Self, WriteError> {
         let (encoded, header) = encode(metadata, tensors)?;
         let fail = |source| io_error(path, source);
-        check_target(path).map_err(fail)?;
-        let file = temporary(path).map_err(fail)?;
-        let mut out = BufWriter::new(file);
+        let mut out = AtomicFile::create(path).map_err(fail)?;
         out.write_all(&encoded).map_err(fail)?;
         Ok(Self { data: DataStream::new(out, header, path) })
     }
@@ -96,14 +92,7 @@ impl Writer {
     /// before.
     pub fn finish(self) -> Result<(), WriteError> {
         let (out, path) = self.data.finish()?;
-        let fail = |source| io_error(&path, source);
-        let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
-        // Before the rename: a crash must not leave the new name with data that never arrived.
-        file.as_file().sync_all().map_err(fail)?;
-        // Again, because much time may have passed.
-        check_target(&path).map_err(fail)?;
-        file.persist(&path).map_err(|error| fail(error.error))?;
-        sync_directory(&path).map_err(fail)
+        out.commit().map_err(|source| io_error(&path, source))
     }
 
     /// The whole file in memory, with one slice of data for each tensor.
@@ -232,54 +221,4 @@ fn after(tensor: &Option<String>) -> String {
 
 fn io_error(path: &Path, source: io::Error) -> WriteError {
     WriteError::Io { path: path.to_path_buf(), source }
-}
-
-/// Refuses what a rename would not replace but destroy: a link would give way to a file beside
-/// the one it points to, and a device or pipe would be gone.
-fn check_target(path: &Path) -> io::Result<()> {
-    if path.file_name().is_none() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"));
-    }
-    let refusal = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(found) if found.is_file() => return Ok(()),
-        Ok(found) if found.is_symlink() => "it is a symbolic link",
-        Ok(found) if found.is_dir() => "it is a directory",
-        Ok(_) => "it is no ordinary file",
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidInput, refusal))
-}
-
-/// A file beside the target, because a rename cannot cross file systems.
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".gguf-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // A temporary file would be its owner's alone; with this, the umask decides as for any
-        // new file.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(directory(path))
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes the rename durable. Where directories cannot be opened or synced, the file system decides
-/// when it is.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    match fs::File::open(directory(path))?.sync_all() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        result => result,
-    }
-    #[cfg(not(unix))]
-    Ok(())
 }

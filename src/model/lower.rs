@@ -5,6 +5,9 @@
 use super::{Config, HiddenAct, LAYER_NORM_EPSILON};
 use crate::ggml::{Graph, Tensor};
 
+/// Elements of a matrix whose f32 form still fits the second-level cache of a small core.
+const SMALL_MATRIX: usize = 1 << 16;
+
 /// Lowers operations of a model with this configuration.
 #[derive(Clone, Copy)]
 pub(super) struct Lowering<'a, 'g> {
@@ -33,15 +36,23 @@ pub(super) struct Attention<'g> {
 impl<'g> Lowering<'_, 'g> {
     /// W x + b.
     pub fn linear(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
-        let product = self.graph.mul_mat(self.graph.weight(&format!("{name}.weight")), x);
+        let product = self.product(self.graph.weight(&format!("{name}.weight")), x);
         self.graph.add(product, self.graph.weight(&format!("{name}.bias")))
+    }
+
+    /// W x. ggml rounds x to eight bits beside a quantized matrix, which costs more accuracy the fewer terms there are to
+    /// average over; a small matrix is therefore unpacked first, in time that nobody notices.
+    pub fn product(&self, matrix: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
+        let small = matrix.is_quantized() && matrix.elements() <= SMALL_MATRIX;
+        let matrix = if small { self.graph.to_f32(matrix) } else { matrix };
+        self.graph.mul_mat(matrix, x)
     }
 
     /// The outputs `start..start + count` of W x + b.
     fn linear_part(&self, name: &str, x: Tensor<'g>, start: usize, count: usize) -> Tensor<'g> {
         let weight = self.graph.rows(self.graph.weight(&format!("{name}.weight")), start, count);
         let bias = self.graph.rows(self.graph.weight(&format!("{name}.bias")), start, count);
-        self.graph.add(self.graph.mul_mat(weight, x), bias)
+        self.graph.add(self.product(weight, x), bias)
     }
 
     /// Layer norm with scale and shift.

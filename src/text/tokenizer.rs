@@ -293,9 +293,7 @@ fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {
     for token in &added_tokens {
         let mut text = NormalizedString::from(token.content.as_str());
         if let (true, Some(normalizer)) = (token.normalized, inner.get_normalizer()) {
-            normalizer
-                .normalize(&mut text)
-                .map_err(|error| invalid("added_tokens", &error))?;
+            normalizer.normalize(&mut text).map_err(|error| invalid("added_tokens", &error))?;
         }
         // A blank would be found between any two letters, and white space at an end could be claimed by
         // two neighbours at once, which the matcher does not expect.

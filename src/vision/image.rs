@@ -76,9 +76,9 @@ fn after_jpeg(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.get(2..)?;
     loop {
         // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
-        let mark = rest.windows(2).position(|pair| {
-            pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff)
-        })?;
+        let mark = rest
+            .windows(2)
+            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff))?;
         rest = &rest[mark + 1..];
         if rest[0] == 0xd9 {
             return Some(&rest[1..]);

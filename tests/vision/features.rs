@@ -3,8 +3,7 @@
 use lxmert::vision::{FeatureOptions, MAX_REGIONS, load_features};
 
 use crate::helpers::{
-    Scratch, assert_expected, fixture, load, message, message_of, of_image, small_safetensors,
-    with_boxes,
+    Scratch, assert_expected, fixture, load, message, message_of, of_image, small_safetensors, with_boxes,
 };
 
 #[test]
@@ -24,21 +23,13 @@ fn the_ending_of_the_name_may_be_in_capitals() {
 fn refuses_a_name_of_no_known_kind() {
     for name in ["features", "features.bin", "features.pt", ".npz"] {
         let message = Scratch::new(name, b"").message();
-        assert!(
-            message.contains("use .safetensors, .npz, .npy or .tsv"),
-            "{message}"
-        );
+        assert!(message.contains("use .safetensors, .npz, .npy or .tsv"), "{message}");
     }
 }
 
 #[test]
 fn reports_a_file_that_is_not_there() {
-    for name in [
-        "absent.npz",
-        "absent.tsv",
-        "absent.npy",
-        "absent.safetensors",
-    ] {
+    for name in ["absent.npz", "absent.tsv", "absent.npy", "absent.safetensors"] {
         let options = FeatureOptions {
             image_id: name.ends_with("tsv").then(|| "first".into()),
             boxes: name.ends_with("npy").then(|| fixture("boxes.npy")),
@@ -78,10 +69,7 @@ fn refuses_a_box_just_outside_the_image_but_not_rounding() {
         )
     };
     let message = build(1.0001).message();
-    assert!(
-        message.starts_with("boxes row 1, column 2 is 1.0001; "),
-        "{message}"
-    );
+    assert!(message.starts_with("boxes row 1, column 2 is 1.0001; "), "{message}");
     assert!(build(-0.5).message().contains("is -0.5;"));
     for corner in [1.000_009, -0.000_009] {
         let file = build(corner);
@@ -93,30 +81,18 @@ fn refuses_a_box_just_outside_the_image_but_not_rounding() {
 #[test]
 fn refuses_values_that_are_not_finite() {
     let whole = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
-    let file = Scratch::new(
-        "a.safetensors",
-        &small_safetensors(&[1.0, f32::NAN], &whole),
-    );
-    assert_eq!(
-        file.message(),
-        "features row 1, column 0 is NaN; every value must be finite"
-    );
+    let file = Scratch::new("a.safetensors", &small_safetensors(&[1.0, f32::NAN], &whole));
+    assert_eq!(file.message(), "features row 1, column 0 is NaN; every value must be finite");
     let mut boxes = whole;
     boxes[3] = f32::INFINITY;
     let file = Scratch::new("a.safetensors", &small_safetensors(&[1.0, 2.0], &boxes));
-    assert_eq!(
-        file.message(),
-        "boxes row 0, column 3 is inf; every value must be finite"
-    );
+    assert_eq!(file.message(), "boxes row 0, column 3 is inf; every value must be finite");
 }
 
 #[test]
 fn refuses_an_image_without_regions() {
     let file = Scratch::new("a.safetensors", &small_safetensors(&[], &[]));
-    assert_eq!(
-        file.message(),
-        format!("0 regions; give 1 to {MAX_REGIONS}")
-    );
+    assert_eq!(file.message(), format!("0 regions; give 1 to {MAX_REGIONS}"));
 }
 
 #[test]
@@ -124,22 +100,14 @@ fn refuses_more_regions_than_the_limit() {
     let features = vec![0.0; MAX_REGIONS + 1];
     let boxes = vec![0.0; 4 * (MAX_REGIONS + 1)];
     let file = Scratch::new("a.safetensors", &small_safetensors(&features, &boxes));
-    assert_eq!(
-        file.message(),
-        format!("4097 regions; give 1 to {MAX_REGIONS}")
-    );
+    assert_eq!(file.message(), format!("4097 regions; give 1 to {MAX_REGIONS}"));
 }
 
 #[test]
 fn refuses_boxes_for_another_number_of_regions() {
-    let file = Scratch::new(
-        "a.safetensors",
-        &small_safetensors(&[1.0], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]),
-    );
-    assert_eq!(
-        file.message(),
-        "array boxes: has 2 rows, but features is 1 x 1"
-    );
+    let file =
+        Scratch::new("a.safetensors", &small_safetensors(&[1.0], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]));
+    assert_eq!(file.message(), "array boxes: has 2 rows, but features is 1 x 1");
     assert_eq!(
         message_of("transposed.npz"),
         "array bbox: has 3 rows, but x is 5 x 3; transpose the features"
@@ -149,18 +117,9 @@ fn refuses_boxes_for_another_number_of_regions() {
 #[test]
 fn names_the_file_of_boxes_when_that_is_the_wrong_one() {
     let boxes = Scratch::new("boxes.npy", b"no array");
-    let error =
-        load_features(&fixture("features.npy"), &with_boxes(boxes.path.clone())).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with(&boxes.path.display().to_string()),
-        "{error}"
-    );
-    assert_eq!(
-        message_of("features.npy"),
-        "holds only features; give a .npy file of boxes too"
-    );
+    let error = load_features(&fixture("features.npy"), &with_boxes(boxes.path.clone())).unwrap_err();
+    assert!(error.to_string().starts_with(&boxes.path.display().to_string()), "{error}");
+    assert_eq!(message_of("features.npy"), "holds only features; give a .npy file of boxes too");
 }
 
 #[test]

@@ -6,23 +6,15 @@ use std::path::{Path, PathBuf};
 use lxmert::vision::{Error, FeatureOptions, Regions, load_features};
 
 pub fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/features")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/features").join(name)
 }
 
 pub fn of_image(id: &str) -> FeatureOptions {
-    FeatureOptions {
-        image_id: Some(id.into()),
-        boxes: None,
-    }
+    FeatureOptions { image_id: Some(id.into()), boxes: None }
 }
 
 pub fn with_boxes(path: PathBuf) -> FeatureOptions {
-    FeatureOptions {
-        image_id: None,
-        boxes: Some(path),
-    }
+    FeatureOptions { image_id: None, boxes: Some(path) }
 }
 
 pub fn load(name: &str) -> Result<Regions, Error> {
@@ -30,18 +22,12 @@ pub fn load(name: &str) -> Result<Regions, Error> {
 }
 
 /// What make.py writes: 10 * row + column / 4, and pixel boxes over 256 x 512 pixels.
-pub const FEATURES: [f32; 15] = [
-    0.0, 0.25, 0.5, 0.75, 1.0, 10.0, 10.25, 10.5, 10.75, 11.0, 20.0, 20.25, 20.5, 20.75, 21.0,
-];
-pub const BOXES: [f32; 12] = [
-    0.0625, 0.125, 0.5, 0.5, 0.0, 0.0, 1.0, 1.0, 0.25, 0.0625, 0.75, 0.9375,
-];
+pub const FEATURES: [f32; 15] =
+    [0.0, 0.25, 0.5, 0.75, 1.0, 10.0, 10.25, 10.5, 10.75, 11.0, 20.0, 20.25, 20.5, 20.75, 21.0];
+pub const BOXES: [f32; 12] = [0.0625, 0.125, 0.5, 0.5, 0.0, 0.0, 1.0, 1.0, 0.25, 0.0625, 0.75, 0.9375];
 
 pub fn assert_expected(regions: &Regions) {
-    assert_eq!(
-        (regions.len(), regions.feature_len(), regions.box_len()),
-        (3, 5, 4)
-    );
+    assert_eq!((regions.len(), regions.feature_len(), regions.box_len()), (3, 5, 4));
     assert_eq!(regions.features(), FEATURES);
     assert_eq!(regions.boxes(), BOXES);
 }
@@ -73,10 +59,7 @@ impl Scratch {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Self {
-            path,
-            _folder: folder,
-        }
+        Self { path, _folder: folder }
     }
 
     pub fn message(&self) -> String {
@@ -96,10 +79,7 @@ pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 pub fn floats(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// A file with `features` `[n, 1]` and `boxes` of the given values.
@@ -123,8 +103,8 @@ pub fn npy(header: &str, data: &[u8]) -> Vec<u8> {
 pub fn npz(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in members {
-        let options = zip::write::SimpleFileOptions::default()
-            .compression_method(zip::CompressionMethod::Deflated);
+        let options =
+            zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
         writer.start_file(*name, options).unwrap();
         writer.write_all(bytes).unwrap();
     }

@@ -30,11 +30,7 @@ fn decodes_to_the_pixels_of_pillow() {
     assert_eq!(decoded.len(), 8);
     for (name, expected) in decoded {
         let image = load_image(&fixture(&name)).unwrap();
-        assert_eq!(
-            image.dimensions(),
-            (expected.width, expected.height),
-            "{name}"
-        );
+        assert_eq!(image.dimensions(), (expected.width, expected.height), "{name}");
         assert_eq!(image.into_raw(), expected.pixels, "{name}");
     }
 }
@@ -57,30 +53,15 @@ fn takes_the_high_byte_of_16_bit_grey() {
 
 #[test]
 fn refuses_what_is_neither_png_nor_jpeg() {
-    for bytes in [
-        &b""[..],
-        b"GIF89a\x01\x00\x01\x00",
-        b"RIFF\0\0\0\0WEBPVP8 ",
-        b"\x89PNG",
-        b"\xff\xd8",
-    ] {
+    for bytes in [&b""[..], b"GIF89a\x01\x00\x01\x00", b"RIFF\0\0\0\0WEBPVP8 ", b"\x89PNG", b"\xff\xd8"] {
         let error = decode_image(bytes).unwrap_err();
         assert!(matches!(error, Error::Image { .. }), "{error:?}");
     }
     let path = fixture("make.py");
     let message = load_image(&path).unwrap_err().to_string();
-    assert_eq!(
-        message,
-        format!(
-            "{}: not a usable image: neither PNG nor JPEG",
-            path.display()
-        )
-    );
+    assert_eq!(message, format!("{}: not a usable image: neither PNG nor JPEG", path.display()));
     let message = load_image(&fixture("absent.png")).unwrap_err().to_string();
-    assert!(
-        message.contains("absent.png: cannot be read: "),
-        "{message}"
-    );
+    assert!(message.contains("absent.png: cannot be read: "), "{message}");
 }
 
 #[test]
@@ -90,10 +71,7 @@ fn refuses_images_that_are_cut_short() {
         // PNG data may be complete before the end mark.
         for len in 0..whole.len() - 16 {
             let error = decode_image(&whole[..len]).unwrap_err();
-            assert!(
-                matches!(error, Error::Image { .. }),
-                "{name} {len} {error:?}"
-            );
+            assert!(matches!(error, Error::Image { .. }), "{name} {len} {error:?}");
         }
     }
 }
@@ -101,12 +79,7 @@ fn refuses_images_that_are_cut_short() {
 #[test]
 fn a_thumbnail_does_not_pass_for_the_end_of_a_jpeg() {
     let plain = bytes("grey.jpg");
-    let segment = [
-        &[0xff, 0xe1],
-        &(plain.len() as u16 + 2).to_be_bytes()[..],
-        &plain,
-    ]
-    .concat();
+    let segment = [&[0xff, 0xe1], &(plain.len() as u16 + 2).to_be_bytes()[..], &plain].concat();
     let whole = [&plain[..2], &segment, &plain[2..]].concat();
     assert_eq!(decode_image(&whole).unwrap(), decode_image(&plain).unwrap());
     for len in 0..whole.len() {
@@ -136,22 +109,13 @@ fn refuses_an_image_that_claims_a_huge_size() {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })
 }
 
 #[test]
 fn flipped_bytes_never_panic() {
-    for name in [
-        "rgb.png",
-        "rgb16.png",
-        "palette.png",
-        "example_1.png",
-        "jpeg_named.png",
-        "grey.jpg",
-    ] {
+    for name in ["rgb.png", "rgb16.png", "palette.png", "example_1.png", "jpeg_named.png", "grey.jpg"] {
         let whole = bytes(name);
         for at in 0..whole.len() {
             for flip in [0x01, 0x10, 0x80, 0xff] {
@@ -194,10 +158,7 @@ fn patches_hold_the_pixels_that_the_model_was_trained_on() {
 fn patches_are_ordered_row_by_row_with_boxes_to_match() {
     // Every pixel of patch n is (n, 10 n, 100 + n).
     let grid = PatchGrid::new(2, 4, 3, 2, [0.0, 0.5, 1.0], [1.0, 0.5, 2.0]).unwrap();
-    assert_eq!(
-        (grid.image_size(), grid.feature_len(), grid.region_count()),
-        ((8, 6), 18, 8)
-    );
+    assert_eq!((grid.image_size(), grid.feature_len(), grid.region_count()), ((8, 6), 18, 8));
     let image = RgbImage::from_fn(8, 6, |x, y| {
         let patch = (y / 3 * 4 + x / 2) as u8;
         [patch, 10 * patch, 100 + patch].into()
@@ -207,11 +168,8 @@ fn patches_are_ordered_row_by_row_with_boxes_to_match() {
     for (patch, features) in regions.features().chunks_exact(18).enumerate() {
         for pixel in features.chunks_exact(3) {
             let level = patch as f32;
-            let expected = [
-                level / 255.0,
-                (level * 10.0 / 255.0 - 0.5) * 2.0,
-                ((100.0 + level) / 255.0 - 1.0) / 2.0,
-            ];
+            let expected =
+                [level / 255.0, (level * 10.0 / 255.0 - 0.5) * 2.0, ((100.0 + level) / 255.0 - 1.0) / 2.0];
             for (value, expected) in pixel.iter().zip(expected) {
                 assert!((value - expected).abs() < 1e-6, "{value} {expected}");
             }
@@ -231,11 +189,7 @@ fn features_of_a_patch_are_ordered_row_column_colour() {
         [first, first + 1, first + 2].into()
     });
     let regions = grid.regions(&image).unwrap();
-    let order: Vec<u32> = regions
-        .features()
-        .iter()
-        .map(|value| value.round() as u32)
-        .collect();
+    let order: Vec<u32> = regions.features().iter().map(|value| value.round() as u32).collect();
     assert_eq!(order, (0..18).collect::<Vec<_>>());
 }
 
@@ -250,16 +204,10 @@ fn an_image_of_another_size_is_scaled_as_pillow_does() {
         let mut exact = 0;
         for (value, &expected) in regions.features().iter().zip(expected.as_raw()) {
             let level = value.round();
-            assert!(
-                (level - f32::from(expected)).abs() <= 1.0,
-                "{level} {expected}"
-            );
+            assert!((level - f32::from(expected)).abs() <= 1.0, "{level} {expected}");
             exact += usize::from(level == f32::from(expected));
         }
-        assert!(
-            exact * 10 > regions.features().len() * 8,
-            "{name}: only {exact} levels agree"
-        );
+        assert!(exact * 10 > regions.features().len() * 8, "{name}: only {exact} levels agree");
     }
 }
 
@@ -278,9 +226,7 @@ fn a_flat_image_of_any_size_stays_flat() {
 #[test]
 fn refuses_an_image_without_pixels() {
     for (width, height) in [(0, 0), (0, 5), (5, 0)] {
-        let error = easy_vqa_grid()
-            .regions(&RgbImage::new(width, height))
-            .unwrap_err();
+        let error = easy_vqa_grid().regions(&RgbImage::new(width, height)).unwrap_err();
         assert!(matches!(error, Error::EmptyImage { .. }), "{error:?}");
     }
 }
@@ -289,22 +235,12 @@ fn refuses_an_image_without_pixels() {
 fn refuses_grids_out_of_range() {
     let with = |sizes: [u32; 4], mean: f32, std: f32| {
         let [rows, columns, height, width] = sizes;
-        PatchGrid::new(
-            rows,
-            columns,
-            height,
-            width,
-            [0.5, mean, 0.5],
-            [0.5, 0.5, std],
-        )
-        .map_err(|error| error.to_string())
+        PatchGrid::new(rows, columns, height, width, [0.5, mean, 0.5], [0.5, 0.5, std])
+            .map_err(|error| error.to_string())
     };
     let good = [64, 1, 64, 1];
     assert!(with(good, 0.5, 0.5).is_ok());
-    for (at, name) in ["rows", "columns", "patch height", "patch width"]
-        .into_iter()
-        .enumerate()
-    {
+    for (at, name) in ["rows", "columns", "patch height", "patch width"].into_iter().enumerate() {
         for size in [0, 65, u32::MAX] {
             let mut sizes = good;
             sizes[at] = size;

@@ -44,58 +44,32 @@ fn refuses_tsv_rows_that_are_damaged() {
         (with(1, "tall"), "line 1: img_h is \"tall\", not a number"),
         (with(2, "0"), "cannot be divided by an image width of 0"),
         (with(1, "-5"), "cannot be divided by an image height of -5"),
-        (
-            with(1, "NaN"),
-            "cannot be divided by an image height of NaN",
-        ),
-        (
-            with(2, "16"),
-            "boxes row 0, column 2 is 8, which looks like pixels",
-        ),
+        (with(1, "NaN"), "cannot be divided by an image height of NaN"),
+        (with(2, "16"), "boxes row 0, column 2 is 8, which looks like pixels"),
         (with(7, "0"), "num_boxes is \"0\", not 1 to 4096"),
         (with(7, "1000000000000"), "not 1 to 4096"),
         (with(7, "2"), "features has 15 values, which is not 2 rows"),
         (with(7, "5"), "boxes has 12 values, which is not 5 rows"),
-        (
-            with(8, "AAAA"),
-            "boxes has 3 bytes, which are no 32-bit numbers",
-        ),
+        (with(8, "AAAA"), "boxes has 3 bytes, which are no 32-bit numbers"),
         (with(8, "!!!!"), "boxes is not base64"),
         (with(8, "b'AAAA"), "boxes is not base64"),
         (with(8, ""), "boxes has 0 values"),
         (with(9, "a\tb"), "has more than 10 fields, not 10"),
     ] {
-        assert!(
-            message.contains(expected),
-            "{message} should say {expected}"
-        );
+        assert!(message.contains(expected), "{message} should say {expected}");
     }
     let nine = Scratch::new("a.tsv", fields[..9].join("\t").as_bytes());
     let message = nine.message_with(&of_image("second"));
-    assert!(
-        message.contains("line 1: has 9 fields, not 10"),
-        "{message}"
-    );
+    assert!(message.contains("line 1: has 9 fields, not 10"), "{message}");
     let no_tab = Scratch::new("a.tsv", b"second");
     let message = no_tab.message_with(&of_image("second"));
-    assert!(
-        message.contains("line 1 has no tab; expected 10 fields"),
-        "{message}"
-    );
+    assert!(message.contains("line 1 has no tab; expected 10 fields"), "{message}");
 }
 
 #[test]
 fn refuses_a_tsv_line_without_end() {
     let file = Scratch::new("a.tsv", b"a\t");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(&file.path)
-        .unwrap()
-        .set_len(65 << 20)
-        .unwrap();
+    std::fs::OpenOptions::new().write(true).open(&file.path).unwrap().set_len(65 << 20).unwrap();
     let message = file.message_with(&of_image("b"));
-    assert_eq!(
-        message,
-        "line 1 takes 67108865 bytes or more; at most 67108864 are read"
-    );
+    assert_eq!(message, "line 1 takes 67108865 bytes or more; at most 67108864 are read");
 }

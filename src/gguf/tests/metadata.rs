@@ -20,10 +20,7 @@ fn metadata() -> Metadata {
 fn assert_error<T: std::fmt::Debug>(result: Result<T, Error>, rule: Rule, key: &str) {
     let error = result.unwrap_err();
     assert_eq!((error.rule, error.name.as_deref()), (rule, Some(key)));
-    assert!(
-        error.to_string().contains(&format!("key {key:?}: ")),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("key {key:?}: ")), "{error}");
 }
 
 #[test]

@@ -30,12 +30,7 @@ impl RawFile {
     }
 
     fn tensor(mut self, name: impl AsRef<[u8]>, dims: &[u64], type_id: u32, offset: u64) -> Self {
-        self.tensors.push(RawTensor {
-            name: name.as_ref().to_vec(),
-            dims: dims.to_vec(),
-            type_id,
-            offset,
-        });
+        self.tensors.push(RawTensor { name: name.as_ref().to_vec(), dims: dims.to_vec(), type_id, offset });
         self
     }
 

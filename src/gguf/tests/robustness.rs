@@ -11,18 +11,9 @@ use crate::gguf::{Error, Header, Rule};
 fn rich_file() -> Vec<u8> {
     let numbers = [1u8, 0, 0, 0, 0, 0, 0, 0];
     let mut file = RawFile::default();
-    for (type_id, size) in [
-        (0, 1),
-        (1, 1),
-        (2, 2),
-        (3, 2),
-        (4, 4),
-        (5, 4),
-        (6, 4),
-        (7, 1),
-    ]
-    .into_iter()
-    .chain([(10u32, 8), (11, 8), (12, 8)])
+    for (type_id, size) in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 1)]
+        .into_iter()
+        .chain([(10u32, 8), (11, 8), (12, 8)])
     {
         let value = &numbers[..size];
         file = file.key(format!("k{type_id}"), type_id, value).key(
@@ -132,10 +123,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 
 fn mutate(bytes: &mut Vec<u8>, at: usize, mutation: &Mutation) {
     match mutation {
-        Mutation::Set(value) => bytes[at..]
-            .iter_mut()
-            .take(1)
-            .for_each(|byte| *byte = *value),
+        Mutation::Set(value) => bytes[at..].iter_mut().take(1).for_each(|byte| *byte = *value),
         Mutation::Number(number) => {
             for (byte, new) in bytes[at..].iter_mut().zip(number.to_le_bytes()) {
                 *byte = new;

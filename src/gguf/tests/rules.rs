@@ -16,11 +16,7 @@ fn patched(at: usize, with: impl AsRef<[u8]>) -> Error {
 
 #[track_caller]
 fn assert_error(error: Error, rule: Rule, name: Option<&str>, offset: Option<u64>) {
-    assert_eq!(
-        (error.rule, error.name.as_deref(), error.offset),
-        (rule, name, offset),
-        "{error}"
-    );
+    assert_eq!((error.rule, error.name.as_deref(), error.offset), (rule, name, offset), "{error}");
 }
 
 #[test]
@@ -141,9 +137,11 @@ fn counts_all_keys_against_the_cap() {
 #[test]
 fn bounds_the_vocabulary_apart_from_the_header() {
     let large = string("x".repeat(limits::HEADER_BYTES));
-    let file = RawFile::default()
-        .key("tokenizer.huggingface.json", 8, &large)
-        .key("lxmert.classifier.output_labels", 9, array(8, 1, &large));
+    let file = RawFile::default().key("tokenizer.huggingface.json", 8, &large).key(
+        "lxmert.classifier.output_labels",
+        9,
+        array(8, 1, &large),
+    );
     assert!(Header::parse(&file.bytes()).is_ok());
 
     // After these two, less than this is left.
@@ -251,10 +249,7 @@ fn rejects_arrays_beyond_the_end_of_the_file() {
 #[test]
 fn rejects_unusable_alignments() {
     let aligned = |type_id: u32, value: &[u8]| {
-        let file = RawFile {
-            alignment: Some(65536),
-            ..RawFile::default()
-        };
+        let file = RawFile { alignment: Some(65536), ..RawFile::default() };
         Header::parse(&file.key("general.alignment", type_id, value).bytes())
     };
     for alignment in [0u32, 4, 24, 1 << 17, u32::MAX] {
@@ -269,10 +264,7 @@ fn rejects_unusable_alignments() {
 
 #[test]
 fn places_data_by_the_alignment_of_the_file() {
-    let file = RawFile {
-        alignment: Some(8),
-        ..RawFile::default()
-    };
+    let file = RawFile { alignment: Some(8), ..RawFile::default() };
     let file = file
         .key("general.alignment", 4, 8u32.to_le_bytes())
         .tensor("a", &[1], 0, 0)
@@ -375,10 +367,7 @@ fn rejects_data_whose_size_or_sum_wraps() {
     assert_error(sum, Rule::TensorTooLarge, Some("c"), Some(90));
 
     // The data section alone just fits 2^64, but not behind a header.
-    let file =
-        RawFile::default()
-            .tensor("a", &[elements], 0, 0)
-            .tensor("b", &[elements], 0, elements * 4);
+    let file = RawFile::default().tensor("a", &[elements], 0, 0).tensor("b", &[elements], 0, elements * 4);
     let end = error(&file.bytes());
     assert_eq!(end.rule, Rule::TensorTooLarge);
 }

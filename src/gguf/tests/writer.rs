@@ -6,16 +6,10 @@ use proptest::prelude::*;
 
 use super::sample;
 use crate::gguf::writer::DataStream;
-use crate::gguf::{
-    Array, Header, Metadata, Rule, TensorSpec, TensorType, Value, WriteError, Writer,
-};
+use crate::gguf::{Array, Header, Metadata, Rule, TensorSpec, TensorType, Value, WriteError, Writer};
 
 fn spec(name: &str, tensor_type: TensorType, dims: &[u64]) -> TensorSpec {
-    TensorSpec {
-        name: name.to_string(),
-        tensor_type,
-        dims: dims.to_vec(),
-    }
+    TensorSpec { name: name.to_string(), tensor_type, dims: dims.to_vec() }
 }
 
 fn sample_metadata() -> Metadata {
@@ -27,10 +21,7 @@ fn sample_metadata() -> Metadata {
 }
 
 fn sample_tensors() -> [TensorSpec; 2] {
-    [
-        spec("a.weight", TensorType::F32, &[4, 3]),
-        spec("b.weight", TensorType::Q8_0, &[32, 2]),
-    ]
+    [spec("a.weight", TensorType::F32, &[4, 3]), spec("b.weight", TensorType::Q8_0, &[32, 2])]
 }
 
 fn sample_data() -> Vec<u8> {
@@ -42,10 +33,7 @@ fn create(path: &Path) -> Writer {
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
-    fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
@@ -93,13 +81,12 @@ fn the_alignment_key_moves_the_data() {
 
 #[test]
 fn refuses_what_the_reader_would_refuse() {
-    let rule =
-        |metadata: &Metadata, tensors: &[TensorSpec]| match Writer::to_vec(metadata, tensors, &[])
-            .unwrap_err()
-        {
-            WriteError::Invalid(error) => (error.rule, error.name, error.offset),
-            other => panic!("{other}"),
-        };
+    let rule = |metadata: &Metadata, tensors: &[TensorSpec]| match Writer::to_vec(metadata, tensors, &[])
+        .unwrap_err()
+    {
+        WriteError::Invalid(error) => (error.rule, error.name, error.offset),
+        other => panic!("{other}"),
+    };
     let of_tensor = |tensor: TensorSpec| rule(&Metadata::new(), &[tensor]);
     let named = |rule, name: &str| (rule, Some(name.to_string()), None);
     let row = of_tensor(spec("a", TensorType::Q8_0, &[33]));
@@ -117,10 +104,7 @@ fn refuses_what_the_reader_would_refuse() {
     assert_eq!(twice, named(Rule::TensorNameDuplicate, "a"));
     let half = spec("a", TensorType::F32, &[(1 << 61) - 8]);
     let names = ["a", "b", "c"].map(str::to_string);
-    let three = names.map(|name| TensorSpec {
-        name,
-        ..half.clone()
-    });
+    let three = names.map(|name| TensorSpec { name, ..half.clone() });
     let sum = rule(&Metadata::new(), &three);
     assert_eq!(sum, named(Rule::TensorTooLarge, "c"));
 
@@ -137,11 +121,8 @@ fn refuses_what_the_reader_would_refuse() {
 fn a_wrong_amount_of_data_in_memory_is_an_error() {
     let data = sample_data();
     let (a, b) = data.split_at(48);
-    let error = |data: &[&[u8]]| {
-        Writer::to_vec(&sample_metadata(), &sample_tensors(), data)
-            .unwrap_err()
-            .to_string()
-    };
+    let error =
+        |data: &[&[u8]]| Writer::to_vec(&sample_metadata(), &sample_tensors(), data).unwrap_err().to_string();
     let lacks = "tensor \"a.weight\" lacks 1 bytes of data";
     assert_eq!(error(&[&a[1..], b]), lacks);
     let lacks = "tensor \"b.weight\" lacks 68 bytes of data";
@@ -262,11 +243,8 @@ fn links_and_devices_are_not_replaced() {
     let (file, link) = (directory.path().join("file"), directory.path().join("link"));
     fs::write(&file, "old").unwrap();
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    let refused = |path: &Path| {
-        Writer::create(path, &sample_metadata(), &sample_tensors())
-            .unwrap_err()
-            .to_string()
-    };
+    let refused =
+        |path: &Path| Writer::create(path, &sample_metadata(), &sample_tensors()).unwrap_err().to_string();
     assert!(refused(&link).ends_with("it is a symbolic link"));
     assert!(refused(Path::new("/dev/null")).ends_with("it is no ordinary file"));
     assert_eq!(fs::read(&link).unwrap(), b"old");
@@ -316,11 +294,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn number() -> impl Strategy<Value = f64> {
-    prop_oneof![
-        any::<i32>().prop_map(f64::from),
-        Just(f64::INFINITY),
-        Just(1e-12)
-    ]
+    prop_oneof![any::<i32>().prop_map(f64::from), Just(f64::INFINITY), Just(1e-12)]
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -333,18 +307,8 @@ fn value() -> impl Strategy<Value = Value> {
         let items = prop::collection::vec(item.clone(), 0..5);
         prop_oneof![item.prop_map(Value::from), items.prop_map(Value::from)]
     }
-    let unsigned = prop_oneof![
-        some(any::<u8>()),
-        some(any::<u16>()),
-        some(any::<u32>()),
-        some(any::<u64>())
-    ];
-    let signed = prop_oneof![
-        some(any::<i8>()),
-        some(any::<i16>()),
-        some(any::<i32>()),
-        some(any::<i64>())
-    ];
+    let unsigned = prop_oneof![some(any::<u8>()), some(any::<u16>()), some(any::<u32>()), some(any::<u64>())];
+    let signed = prop_oneof![some(any::<i8>()), some(any::<i16>()), some(any::<i32>()), some(any::<i64>())];
     let strings = prop::collection::vec(text(), 0..5);
     prop_oneof![
         unsigned,

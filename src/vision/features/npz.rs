@@ -21,13 +21,10 @@ type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 pub(super) fn read(bytes: &[u8]) -> Result<Regions, Error> {
     let marks = bytes.windows(ENTRY_MARK.len());
     if marks.filter(|bytes| bytes == ENTRY_MARK).count() > MAX_MEMBERS {
-        return Err(Error::format(
-            KIND,
-            format!("it has more than {MAX_MEMBERS} members"),
-        ));
+        return Err(Error::format(KIND, format!("it has more than {MAX_MEMBERS} members")));
     }
-    let mut archive = ZipArchive::new(Cursor::new(bytes))
-        .map_err(|error| Error::format(KIND, error.to_string()))?;
+    let mut archive =
+        ZipArchive::new(Cursor::new(bytes)).map_err(|error| Error::format(KIND, error.to_string()))?;
     for (features, boxes) in [("features", "boxes"), ("visual_feats", "visual_pos")] {
         if let Some(features) = matrix(&mut archive, features)? {
             let boxes = required(matrix(&mut archive, boxes)?, boxes)?;
@@ -35,10 +32,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Regions, Error> {
         }
     }
     let Some(features) = matrix(&mut archive, "x")? else {
-        return Err(Error::format(
-            KIND,
-            "it has none of the arrays features, visual_feats and x",
-        ));
+        return Err(Error::format(KIND, "it has none of the arrays features, visual_feats and x"));
     };
     let mut boxes = required(matrix(&mut archive, "bbox")?, "bbox")?;
     let mut size = |name: &str| required(array(&mut archive, name)?, name)?.scalar();

@@ -21,13 +21,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Regions, Error> {
             ));
         }
     }
-    let file =
-        SafeTensors::deserialize(bytes).map_err(|error| Error::format(KIND, error.to_string()))?;
-    let (features, boxes) = if file.tensor("features").is_ok() {
-        ("features", "boxes")
-    } else {
-        ("visual_feats", "visual_pos")
-    };
+    let file = SafeTensors::deserialize(bytes).map_err(|error| Error::format(KIND, error.to_string()))?;
+    let (features, boxes) =
+        if file.tensor("features").is_ok() { ("features", "boxes") } else { ("visual_feats", "visual_pos") };
     regions(matrix(&file, features)?, matrix(&file, boxes)?)
 }
 
@@ -35,18 +31,11 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Result<Matrix, Error> {
     let Ok(tensor) = file.tensor(name) else {
         return Err(Error::format(
             KIND,
-            format!(
-                "it has no {name}; expected features and boxes, or visual_feats and visual_pos"
-            ),
+            format!("it has no {name}; expected features and boxes, or visual_feats and visual_pos"),
         ));
     };
     let (rows, columns) = matrix_shape(name, tensor.shape())?;
-    Ok(Matrix {
-        name: name.into(),
-        rows,
-        columns,
-        values: values(name, &tensor)?,
-    })
+    Ok(Matrix { name: name.into(), rows, columns, values: values(name, &tensor)? })
 }
 
 fn values(name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, Error> {
@@ -57,10 +46,7 @@ fn values(name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, Error> {
         Dtype::F16 => numbers(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
         Dtype::BF16 => numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         other => {
-            return Err(Error::array(
-                name,
-                format!("is of type {other:?}; expected F32, F64, F16 or BF16"),
-            ));
+            return Err(Error::array(name, format!("is of type {other:?}; expected F32, F64, F16 or BF16")));
         }
     })
 }

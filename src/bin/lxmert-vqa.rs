@@ -1,3 +1,0 @@
-//! Answers questions about an image.
-
-fn main() {}

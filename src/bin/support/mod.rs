@@ -1,0 +1,31 @@
+//! What the programs have in common: how they end, and how they tell their version.
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// Ends the program: 0, or 1 after one line that says what went wrong.
+pub fn finish(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the reader of our output has gone, as `head` does, which is no failure of ours.
+fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Version, build, and what ggml's code was compiled for.
+pub fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let features = lxmert::ggml::cpu_features().join(" ");
+        format!("{}\nggml: {}\ncpu: {features}", lxmert::BUILD, lxmert::ggml::version())
+    })
+}

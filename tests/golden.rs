@@ -1,0 +1,171 @@
+//! Every golden case, through the converter and `lxmert-run`, against PyTorch.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Tensors, lxmert_run, read_tensors};
+use lxmert::gguf::TensorType;
+use tempfile::TempDir;
+
+const CASES: [&str; 8] = [
+    "qa-small",
+    "qa-masked-batch",
+    "qa-silu",
+    "qa-gelu-new",
+    "pretraining-small",
+    "model-relu",
+    "model-embeds",
+    "model-odd-sizes",
+];
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn converted(name: &str, tensor_type: TensorType, directory: &TempDir) -> PathBuf {
+    let model = directory.path().join(format!("{name}-{tensor_type}.gguf"));
+    common::convert(&case(name), tensor_type, &model);
+    model
+}
+
+/// Runs a case and returns what was computed beside what PyTorch computed.
+fn run(name: &str, tensor_type: TensorType, arguments: &[&str]) -> (Tensors, Tensors) {
+    let directory = TempDir::new().unwrap();
+    let model = converted(name, tensor_type, &directory);
+    let outputs = directory.path().join("outputs.safetensors");
+    lxmert_run(&model, &case(name).join("inputs.safetensors"), &outputs, arguments);
+    (read_tensors(&outputs), read_tensors(&case(name).join("outputs.safetensors")))
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    let differences: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    largest(&differences)
+}
+
+fn relative_l2(found: &[f32], expected: &[f32]) -> f32 {
+    let error: f32 = found.iter().zip(expected).map(|(a, b)| (a - b).powi(2)).sum();
+    (error / expected.iter().map(|value| value.powi(2)).sum::<f32>()).sqrt()
+}
+
+#[test]
+fn f32_equals_pytorch_in_every_output_of_every_case() {
+    for name in CASES {
+        let (found, expected) =
+            run(name, TensorType::F32, &["--output-hidden-states", "--output-attentions"]);
+        let names = |tensors: &Tensors| tensors.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&found), names(&expected), "{name}");
+        for (output, (shape, expected)) in &expected {
+            let (found_shape, found) = &found[output];
+            assert_eq!(found_shape, shape, "{name} {output}");
+            let difference = largest_difference(found, expected);
+            let relative = difference / largest(expected);
+            assert!(difference <= 1e-4 && relative <= 1e-4, "{name} {output}: {difference} {relative}");
+        }
+    }
+}
+
+#[test]
+fn q8_0_keeps_the_logits_of_the_64_wide_cases() {
+    let logits = ["question_answering_score", "prediction_logits", "cross_relationship_score"];
+    for name in ["qa-small", "qa-masked-batch", "qa-silu", "qa-gelu-new", "pretraining-small"] {
+        let (found, expected) = run(name, TensorType::Q8_0, &[]);
+        for output in logits.iter().filter(|output| expected.contains_key(**output)) {
+            let error = relative_l2(&found[*output].1, &expected[*output].1);
+            assert!(error <= 0.02, "{name} {output}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_type_runs() {
+    let bounds = [
+        (TensorType::F16, 0.005),
+        (TensorType::BF16, 0.02),
+        (TensorType::Q5_1, 0.2),
+        (TensorType::Q5_0, 0.2),
+        (TensorType::Q4_1, 0.3),
+        (TensorType::Q4_0, 0.3),
+        // Rows of 64 do not fit blocks of 256, so these keep f16 here.
+        (TensorType::Q6K, 0.005),
+        (TensorType::Q5K, 0.005),
+        (TensorType::Q4K, 0.005),
+    ];
+    for (tensor_type, bound) in bounds {
+        let (found, expected) = run("qa-masked-batch", tensor_type, &[]);
+        let output = "question_answering_score";
+        let error = relative_l2(&found[output].1, &expected[output].1);
+        assert!(error <= bound, "{tensor_type}: {error}");
+    }
+}
+
+/// Dropping padding and computing only the first row of the last layer changes nothing that is asked for.
+#[test]
+fn one_output_alone_equals_the_same_among_all() {
+    for name in ["qa-masked-batch", "qa-small", "pretraining-small"] {
+        let (all, _) = run(name, TensorType::F32, &["--output-hidden-states"]);
+        for output in ["question_answering_score", "pooled_output"] {
+            let (alone, _) = run(name, TensorType::F32, &["--output", output]);
+            assert_eq!(alone.len(), 1);
+            let difference = largest_difference(&alone[output].1, &all[output].1);
+            assert!(difference <= 1e-5, "{name} {output}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    for tensor_type in [TensorType::F32, TensorType::Q8_0] {
+        let runs = ["1", "2", "4"].map(|threads| {
+            run("qa-masked-batch", tensor_type, &["--threads", threads, "--output-hidden-states"]).0
+        });
+        assert!(runs[0] == runs[1] && runs[1] == runs[2], "{tensor_type}");
+    }
+}
+
+#[test]
+fn lists_can_be_asked_for_whole_or_one_by_one() {
+    let (found, expected) = run(
+        "model-relu",
+        TensorType::F32,
+        &["--output", "vision_attentions", "--output", "language_hidden_states.2"],
+    );
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["language_hidden_states.2", "vision_attentions.0", "vision_attentions.1", "vision_attentions.2"]
+    );
+    for (output, (_, found)) in &found {
+        assert!(largest_difference(found, &expected[output].1) <= 1e-5, "{output}");
+    }
+}
+
+/// A whole row of masked keys becomes uniform, as in transformers since 4.57.
+#[test]
+fn a_question_without_any_kept_token_attends_evenly() {
+    let directory = TempDir::new().unwrap();
+    let model = converted("qa-masked-batch", TensorType::F32, &directory);
+    let inputs = directory.path().join("inputs.safetensors");
+    let mut tensors = common::RawTensors::read(&case("qa-masked-batch").join("inputs.safetensors"));
+    let mask = tensors.get_mut("attention_mask");
+    mask.fill(0);
+    tensors.write(&inputs);
+    let outputs = directory.path().join("outputs.safetensors");
+    lxmert_run(&model, &inputs, &outputs, &["--output", "language_attentions.0"]);
+    let found = &read_tensors(&outputs)["language_attentions.0"];
+    let even = 1.0 / found.0[3] as f32;
+    assert!(found.1.iter().all(|weight| (weight - even).abs() < 1e-6));
+}
+
+#[test]
+fn version_tells_the_build() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lxmert-run")).arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    assert!(text.contains("ggml: 0.26.0") && text.contains("cpu"), "{text}");
+}
