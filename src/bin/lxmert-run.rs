@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long)]
     output_attentions: bool,
     /// Threads to compute with [default: all cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", overrides_with = "threads")]
     threads: Option<usize>,
 }
 

@@ -55,6 +55,10 @@ impl RawTensors {
         self.0.remove(name).unwrap();
     }
 
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.0.retain(|name, _| keep(name));
+    }
+
     pub fn write(&self, path: &Path) {
         let views = self.0.iter().map(|(name, (dtype, shape, bytes))| {
             (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
@@ -83,6 +87,8 @@ pub fn try_lxmert_run(model: &Path, inputs: &Path, outputs: &Path, arguments: &[
         .arg(inputs)
         .arg("--outputs")
         .arg(outputs)
+        // ggml's threads wait for each other by spinning, which is slow beside other tests; later options override.
+        .args(["--threads", "1"])
         .args(arguments)
         .output()
         .unwrap()
