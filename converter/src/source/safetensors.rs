@@ -77,7 +77,8 @@ impl SafetensorsSource {
             });
         }
 
-        let mut source = Self::empty(format!("{} with {} shards", index.display(), names.len()), Some(index.to_owned()));
+        let mut source =
+            Self::empty(format!("{} with {} shards", index.display(), names.len()), Some(index.to_owned()));
         for name in names {
             source.add_shard(&directory.join(name))?;
         }
