@@ -14,7 +14,8 @@ use lxmert_converter::{
 use safetensors::Dtype;
 use tempfile::TempDir;
 
-/// Class and parameters of each golden checkpoint; the numbers were counted in Python over the unique tensors.
+/// Class and parameters of each golden checkpoint; the numbers were summed in Python over the
+/// tensors of each file.
 const GOLDEN: [(&str, &str, u64); 8] = [
     ("model-embeds", "LxmertModel", 43_104),
     ("model-odd-sizes", "LxmertModel", 46_796),
@@ -206,8 +207,8 @@ fn rounds_to_halves_as_half_does() {
     assert_eq!(file.data("pooler.weight"), expected);
 }
 
-/// The largest error of a block of 32 values in terms of its largest value: half a step of the grid, and
-/// what rounding the scale to f16 adds.
+/// Bounds on the error in terms of the largest of 32 values: a step of the grid and what rounding the scale to f16
+/// adds; looser for the K types, whose scales are quantized as well.
 #[test]
 fn stays_within_the_error_of_each_type() {
     let source = read_tensors(&easy_vqa().join("model.safetensors"));
@@ -252,7 +253,8 @@ fn keeps_values_that_halves_cannot_hold() {
 
 #[test]
 fn reads_every_float_type() {
-    let encode: [(Dtype, fn(f32) -> Vec<u8>); 3] = [
+    type Encode = fn(f32) -> Vec<u8>;
+    let encode: [(Dtype, Encode); 3] = [
         (Dtype::F16, |v| half::f16::from_f32(v).to_le_bytes().to_vec()),
         (Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes().to_vec()),
         (Dtype::F64, |v| f64::from(v).to_le_bytes().to_vec()),
