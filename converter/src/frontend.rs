@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use lxmert::gguf::Metadata;
 use lxmert::vision::{FrontEnd, PatchGrid};
 use serde::Deserialize;
 
@@ -83,20 +82,6 @@ impl Preprocessing {
             FrontEnd::PatchGrid(_) => "patch_grid",
             _ => "regions",
         }
-    }
-
-    /// Writes the keys that describe the front end.
-    pub fn write_metadata(&self, metadata: &mut Metadata) -> Result<(), Error> {
-        metadata.insert("lxmert.vision.frontend", self.kind())?;
-        if let FrontEnd::PatchGrid(grid) = self.front_end {
-            let size = vec![grid.rows(), grid.columns()];
-            metadata.insert("lxmert.vision.frontend.grid_size", size)?;
-            let size = vec![grid.patch_height(), grid.patch_width()];
-            metadata.insert("lxmert.vision.frontend.patch_size", size)?;
-            metadata.insert("lxmert.vision.frontend.image_mean", grid.mean().to_vec())?;
-            metadata.insert("lxmert.vision.frontend.image_std", grid.std().to_vec())?;
-        }
-        Ok(())
     }
 }
 

@@ -82,7 +82,7 @@ impl<'a> Job<'a> {
         if let Some(labels) = &self.labels {
             metadata.insert("lxmert.classifier.output_labels", labels.answers.clone())?;
         }
-        self.checkpoint.preprocessing.write_metadata(&mut metadata)?;
+        self.checkpoint.preprocessing.front_end.write_metadata(&mut metadata)?;
         if let Some(tokenizer) = &self.checkpoint.tokenizer {
             tokenizer.write_metadata(&mut metadata)?;
         }

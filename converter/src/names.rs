@@ -1,7 +1,10 @@
 //! Which keys of a Hugging Face checkpoint each GGUF tensor is made of.
 
+/// A GGUF tensor's name and its key in a Hugging Face checkpoint, each without `.weight` or `.bias`.
+type Names = (&'static str, &'static str);
+
 /// The model's own tensors, under the optional prefix `lxmert.`.
-const MODEL: [(&str, &str); 9] = [
+const MODEL: [Names; 9] = [
     ("token_embd", "embeddings.word_embeddings"),
     ("position_embd", "embeddings.position_embeddings"),
     ("token_types", "embeddings.token_type_embeddings"),
@@ -14,7 +17,7 @@ const MODEL: [(&str, &str); 9] = [
 ];
 
 /// The heads, which stand beside the model and so never carry its prefix.
-const HEADS: [(&str, &str); 12] = [
+const HEADS: [Names; 12] = [
     ("cls.answer.0", "answer_head.logit_fc.0"),
     ("cls.answer.norm", "answer_head.logit_fc.2"),
     ("cls.answer.1", "answer_head.logit_fc.3"),
@@ -30,7 +33,7 @@ const HEADS: [(&str, &str); 12] = [
 ];
 
 /// The three stacks of layers: the GGUF prefix, the Hugging Face prefix, the tensors of one layer.
-const STACKS: [(&str, &str, &[(&str, &str)]); 3] = [
+const STACKS: [(&str, &str, &[Names]); 3] = [
     ("blk.", LANGUAGE_LAYERS, &BLOCK),
     ("v.blk.", VISION_LAYERS, &BLOCK),
     ("x.blk.", CROSS_LAYERS, &CROSS_BLOCK),
@@ -44,7 +47,7 @@ pub(crate) const VISION_LAYERS: &str = "encoder.r_layers.";
 pub(crate) const CROSS_LAYERS: &str = "encoder.x_layers.";
 
 /// One language or object-relationship layer. `*` stands for query, key and value, stacked in this order.
-const BLOCK: [(&str, &str); 6] = [
+const BLOCK: [Names; 6] = [
     ("attn_qkv", "attention.self.*"),
     ("attn_output", "attention.output.dense"),
     ("attn_output_norm", "attention.output.LayerNorm"),
@@ -54,7 +57,7 @@ const BLOCK: [(&str, &str); 6] = [
 ];
 
 /// One cross layer; the cross attention's inner name is `att`, not `self`.
-const CROSS_BLOCK: [(&str, &str); 15] = [
+const CROSS_BLOCK: [Names; 15] = [
     ("cross_attn_qkv", "visual_attention.att.*"),
     ("cross_attn_output", "visual_attention.output.dense"),
     ("cross_attn_output_norm", "visual_attention.output.LayerNorm"),
@@ -88,9 +91,8 @@ pub(crate) fn source_keys(name: &str, prefix: &str) -> Vec<String> {
 }
 
 fn source_stem(stem: &str, prefix: &str) -> Option<String> {
-    let find = |table: &[(&str, &'static str)], stem| {
-        table.iter().find(|(ours, _)| *ours == stem).map(|(_, theirs)| *theirs)
-    };
+    let find =
+        |table: &[Names], stem| table.iter().find(|(ours, _)| *ours == stem).map(|(_, theirs)| *theirs);
     for (ours, theirs, layer) in STACKS {
         if let Some((index, rest)) = stem.strip_prefix(ours).and_then(|rest| rest.split_once('.')) {
             return Some(format!("{prefix}{theirs}{index}.{}", find(layer, rest)?));

@@ -1,0 +1,126 @@
+//! `lxmert-quantize` as a person or a script sees it.
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::{Altered, Gguf, Tensor, easy_vqa, golden};
+use lxmert::gguf::TensorType;
+use tempfile::TempDir;
+
+/// Runs the program in that directory.
+fn quantize(directory: &TempDir, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-quantize"));
+    command.current_dir(directory.path()).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn path(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn names_the_output_after_directory_and_type() {
+    let directory = TempDir::new().unwrap();
+    let output = quantize(&directory, &["Q8_0", path(&golden("qa-small"))]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    let file = Gguf::read(&directory.path().join("qa-small-q8_0.gguf"));
+    assert_eq!(file.tensor_type("pooler.weight"), TensorType::Q8_0);
+    let report = text(&output.stdout);
+    for line in ["class       LxmertForQuestionAnswering", "parameters  299537", "tokenizer   none"] {
+        assert!(report.contains(line), "{report}");
+    }
+}
+
+#[test]
+fn knows_every_type_in_any_case() {
+    let directory = TempDir::new().unwrap();
+    for name in ["f32", "F16", "bf16", "Q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "q6_K", "Q5_K", "q4_k"] {
+        let output = quantize(&directory, &[name, path(&easy_vqa()), "out.gguf", "--json"]);
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let expected: TensorType = name.parse().unwrap();
+        assert_eq!(report["tensor_type"], expected.name());
+        assert_eq!(report["file_bytes"], std::fs::metadata(directory.path().join("out.gguf")).unwrap().len());
+    }
+}
+
+#[test]
+fn exits_with_0_for_help_and_2_for_wrong_use() {
+    let directory = TempDir::new().unwrap();
+    let help = quantize(&directory, &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("MODEL_DIR"));
+    for wrong in [
+        &[][..],
+        &["q8_0"],
+        &["q3_k", "model"],
+        &["q8_0", "model", "out", "more"],
+        &["q8_0", "--synthetic", "base", "model", "out"],
+        &["q8_0", "--synthetic", "huge"],
+        &["q8_0", "model", "--seed", "3"],
+        &["q8_0", "model", "--threads", "0"],
+    ] {
+        let output = quantize(&directory, wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn exits_with_1_and_one_line_for_a_failure() {
+    let directory = TempDir::new().unwrap();
+    for arguments in
+        [&["f16", "nowhere"][..], &["f16", "."], &["f16", path(&golden("qa-small")), "no/out.gguf"]]
+    {
+        let output = quantize(&directory, arguments);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+        let message = text(&output.stderr);
+        assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
+    }
+}
+
+#[test]
+fn lists_the_problems_of_the_tensors_but_not_without_end() {
+    let mut altered = Altered::golden("qa-small");
+    for number in 0..60 {
+        altered.tensors.insert(format!("stray.{number}"), Tensor::f32(&[1], &[0.0]));
+    }
+    altered.write();
+    let output = quantize(&altered.temporary, &["f16", "."]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<_> = text(&output.stderr).lines().collect();
+    assert_eq!(lines[0], "error: the checkpoint's tensors have 60 problems");
+    assert_eq!(lines[1], r#"  unknown: "stray.0" [1]"#);
+    assert_eq!((lines.len(), lines[51]), (52, "  … and 10 more"));
+}
+
+#[test]
+fn makes_synthetic_models_from_a_seed() {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("answers.json"), r#"{"no": 0, "yes": 1, "maybe": 2}"#).unwrap();
+    let make = |seed: &str, out: &str| {
+        let arguments = ["q4_K", "--synthetic", "tiny", "--seed", seed, "--labels", "answers.json", out];
+        let output = quantize(&directory, &arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        Gguf::read(&directory.path().join(out))
+    };
+    let file = make("5", "a.gguf");
+    assert_eq!(file.metadata().u32("lxmert.classifier.label_count").unwrap(), 3);
+    assert_eq!(file.metadata().strings("lxmert.classifier.output_labels").unwrap(), ["no", "yes", "maybe"]);
+    assert!(file.bytes == make("5", "b.gguf").bytes);
+    assert!(file.bytes != make("6", "c.gguf").bytes);
+}
+
+#[test]
+fn lists_every_tensor_on_request() {
+    let directory = TempDir::new().unwrap();
+    let output = quantize(&directory, &["f16", path(&golden("qa-small")), "--verbose"]);
+    let line = text(&output.stdout).lines().find(|line| line.starts_with("x.blk.0.cross_attn_qkv.bias"));
+    let line = line.unwrap();
+    assert!(line.contains("lxmert.encoder.x_layers.0.visual_attention.att.key.bias + "), "{line}");
+}
