@@ -43,6 +43,16 @@ impl Header {
         Ok(header)
     }
 
+    /// Reads and checks a header whose file is not in memory: `start` is the file's first
+    /// [`START_BYTES`](limits::START_BYTES), or all of it, and `file_bytes` its length. Unlike
+    /// [`parse`](Self::parse), it does not see the padding between the tensors.
+    ///
+    /// # Errors
+    /// The first [`Rule`] that the file breaks.
+    pub fn parse_start(start: &[u8], file_bytes: u64) -> Result<Self, Error> {
+        Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX))
+    }
+
     /// The keys and values.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -14,6 +14,9 @@ pub const HEADER_BYTES: usize = 1 << 20;
 /// or end in `.classifier.output_labels`.
 pub const VOCABULARY_BYTES: usize = 64 << 20;
 
+/// The longest start of a file that a header and its padding can take up.
+pub const START_BYTES: usize = HEADER_BYTES + VOCABULARY_BYTES + 65536;
+
 /// Bytes of a key. The format allows 65535; the longest key in use has about 60.
 pub const KEY_BYTES: usize = 1024;
 

@@ -69,32 +69,8 @@ impl Model {
 
     fn load(storage: Storage) -> Result<Self, Error> {
         let header = Header::parse(storage.as_slice())?;
+        let About { config, labels, front_end } = About::read(&header)?;
         let metadata = header.metadata();
-        let config = Config::from_metadata(metadata)?;
-        check_tensors(&header, &config)?;
-        let labels = labels(metadata, &config)?;
-        let front_end = FrontEnd::from_metadata(metadata)?;
-        if let FrontEnd::PatchGrid(grid) = &front_end {
-            let fits = grid.feature_len() == config.visual_feat_dim && config.visual_pos_dim == 4;
-            if !fits {
-                return Err(Error::Hyperparameter {
-                    key: "lxmert.vision.frontend.patch_size".to_owned(),
-                    expected: format!(
-                        "patches of {} values and boxes of {}",
-                        config.visual_feat_dim, config.visual_pos_dim
-                    ),
-                    found: format!("{} and 4", grid.feature_len()),
-                });
-            }
-        }
-        let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
-        if pieces > config.vocab_size {
-            return Err(Error::Hyperparameter {
-                key: "tokenizer.ggml.tokens".to_owned(),
-                expected: format!("at most the word embedding's {} rows", config.vocab_size),
-                found: format!("{pieces} pieces"),
-            });
-        }
         let tokenizer_json = metadata.opt_str("tokenizer.huggingface.json")?.map(str::to_owned);
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
         let parameters = header.tensors().iter().map(|tensor| tensor.elements()).sum();
@@ -171,6 +147,53 @@ impl Model {
 
     pub(crate) fn weights(&self) -> &Weights {
         &self.loaded.weights
+    }
+}
+
+/// What a model file says about itself, beside its tokenizer: everything that loading checks.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The hyper-parameters.
+    pub config: Config,
+    /// The answers by class, as many as the answer head has rows.
+    pub labels: Option<Vec<String>>,
+    /// How an image becomes regions.
+    pub front_end: FrontEnd,
+}
+
+impl About {
+    /// Reads a file's metadata and demands the tensors that follow from it.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`].
+    pub fn read(header: &Header) -> Result<Self, Error> {
+        let metadata = header.metadata();
+        let config = Config::from_metadata(metadata)?;
+        check_tensors(header, &config)?;
+        let labels = labels(metadata, &config)?;
+        let front_end = FrontEnd::from_metadata(metadata)?;
+        if let FrontEnd::PatchGrid(grid) = &front_end {
+            let fits = grid.feature_len() == config.visual_feat_dim && config.visual_pos_dim == 4;
+            if !fits {
+                return Err(Error::Hyperparameter {
+                    key: "lxmert.vision.frontend.patch_size".to_owned(),
+                    expected: format!(
+                        "patches of {} values and boxes of {}",
+                        config.visual_feat_dim, config.visual_pos_dim
+                    ),
+                    found: format!("{} and 4", grid.feature_len()),
+                });
+            }
+        }
+        let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
+        if pieces > config.vocab_size {
+            return Err(Error::Hyperparameter {
+                key: "tokenizer.ggml.tokens".to_owned(),
+                expected: format!("at most the word embedding's {} rows", config.vocab_size),
+                found: format!("{pieces} pieces"),
+            });
+        }
+        Ok(About { config, labels, front_end })
     }
 }
 

@@ -12,6 +12,6 @@ mod tensors;
 
 pub use config::{ARCHITECTURE, Config, Head, HiddenAct, LAYER_NORM_EPSILON, ObjectHead};
 pub(crate) use graph::{Masked, Shape, Words, image_stage, node_limit, question_stage};
-pub use loaded::Model;
+pub use loaded::{About, Model};
 pub use output::Output;
 pub use tensors::{CROSS_SIDES, Role, Tensor, tensors};
