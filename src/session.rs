@@ -8,7 +8,7 @@ use crate::model::{Model, Output, Shape, node_limit};
 use crate::vision::{FrontEnd, Regions};
 use crate::{Answers, Error};
 
-use inputs::{ImageInput, QuestionInput, used_keys};
+use inputs::{ImageInput, QuestionInput, check_images, used_keys};
 pub use inputs::{Inputs, Text};
 use stage::{Plans, StageMemory};
 
@@ -32,7 +32,7 @@ pub struct SessionOptions {
 
 impl SessionOptions {
     /// One question at a time, of any length that the model takes, on all cores: the answer's scores, or the pooled
-    /// output of a model without answers.
+    /// output of a model without answers. For NLVR2, where an answer is about two images, a batch of two.
     pub fn new(model: &Model) -> Self {
         let config = model.config();
         let answers = Output::QuestionAnsweringScore;
@@ -42,7 +42,7 @@ impl SessionOptions {
                 FrontEnd::PatchGrid(grid) => grid.region_count(),
                 _ => 100,
             },
-            max_batch: 1,
+            max_batch: config.head.images(),
             threads: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(crate::ggml::MAX_THREADS),
@@ -173,6 +173,12 @@ impl Session {
                 remedy: "use a model with an answer head, and question_answering_score among the outputs",
             });
         }
+        if self.model.config().head.images() > 1 {
+            return Err(Error::Missing {
+                what: "answers about one image",
+                remedy: "an NLVR2 model judges a statement by two images: use Session::run with a batch of two",
+            });
+        }
         let image = self.image.as_ref().ok_or(Error::NoImage)?;
         if image.batch != 1 {
             // What is encoded is a batch of `run`, not an image to ask about.
@@ -189,6 +195,7 @@ impl Session {
     /// # Errors
     /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for.
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
+        check_images(inputs.batch, self.model.config(), &self.options)?;
         let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
         let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
         self.run_image(&image)?;

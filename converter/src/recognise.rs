@@ -63,9 +63,18 @@ impl Survey<'_> {
         self.has("cls.") || self.has("obj_predict_head.")
     }
 
+    /// Whether the answer head reads two pooled outputs at once: its first matrix is always twice as high as one is
+    /// wide, so it is square then.
+    fn is_nlvr2(&self) -> bool {
+        let first = self.tensors.get("answer_head.logit_fc.0.weight");
+        first.is_some_and(|tensor| matches!(tensor.shape[..], [rows, columns] if rows == columns))
+    }
+
     fn class(&self) -> &'static str {
         if self.is_pretraining() {
             "LxmertForPreTraining"
+        } else if self.is_nlvr2() {
+            class_name(&Head::Nlvr2)
         } else if self.has("answer_head.") {
             "LxmertForQuestionAnswering"
         } else {
@@ -80,7 +89,8 @@ impl Survey<'_> {
         let named = config.architectures.as_deref().unwrap_or_default();
         let named = named.iter().find(|name| known.contains(&name.as_str()));
         if let Some(named) = named.filter(|named| *named != class) {
-            let (config, tensors) = (format!("the class is {named}"), format!("the tensors are a {class}'s"));
+            let (config, tensors) =
+                (format!("the class is {named}"), format!("the tensors are those of: {class}"));
             self.problems.push(Problem::Class { config, tensors });
         }
         if class != "LxmertForPreTraining" {
@@ -153,6 +163,9 @@ impl Survey<'_> {
 
     /// The head by the tensors, and the same one in `config.json`'s sizes.
     fn heads(&mut self, config: &HfConfig) -> (Head, Head) {
+        if !self.is_pretraining() && self.is_nlvr2() {
+            return (Head::Nlvr2, Head::Nlvr2);
+        }
         let labels = self.has("answer_head.").then(|| {
             self.axis("num_qa_labels", config.num_qa_labels, "answer_head.logit_fc.3.weight", 0, 9500)
         });
@@ -232,11 +245,12 @@ impl Survey<'_> {
     }
 }
 
-/// Hugging Face's name of the class that has this head.
+/// Hugging Face's name of the class that has this head, or what there is instead.
 pub(crate) fn class_name(head: &Head) -> &'static str {
     match head {
         Head::None => "LxmertModel",
         Head::PreTraining { .. } => "LxmertForPreTraining",
         Head::QuestionAnswering { .. } => "LxmertForQuestionAnswering",
+        Head::Nlvr2 => "NLVR2 model of the original code",
     }
 }

@@ -48,7 +48,7 @@ impl HiddenAct {
     }
 }
 
-/// What stands on top of the encoders, named after Hugging Face's three classes.
+/// What stands on top of the encoders: Hugging Face's three classes, and one that only the original code has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Head {
     /// `LxmertModel`: hidden states and the pooled output only.
@@ -65,6 +65,9 @@ pub enum Head {
         /// Rows of the answer head.
         labels: usize,
     },
+    /// Whether a statement is true of two images (NLVR2), a head of the original code that transformers lacks: the answer
+    /// head with two rows, over the pooled outputs of both images side by side.
+    Nlvr2,
 }
 
 /// Which products read the object head's transform.
@@ -82,6 +85,10 @@ impl Head {
     const NONE: &'static str = "none";
     const PRETRAINING: &'static str = "pretraining";
     const QUESTION_ANSWERING: &'static str = "question_answering";
+    const NLVR2: &'static str = "nlvr2";
+
+    /// The answers of [`Head::Nlvr2`] in the order of its rows.
+    pub const NLVR2_LABELS: [&'static str; 2] = ["False", "True"];
 
     /// The name in GGUF files.
     pub fn name(&self) -> &'static str {
@@ -89,6 +96,7 @@ impl Head {
             Head::None => Self::NONE,
             Head::PreTraining { .. } => Self::PRETRAINING,
             Head::QuestionAnswering { .. } => Self::QUESTION_ANSWERING,
+            Head::Nlvr2 => Self::NLVR2,
         }
     }
 
@@ -98,7 +106,13 @@ impl Head {
             Head::None => None,
             Head::PreTraining { labels, .. } => *labels,
             Head::QuestionAnswering { labels } => Some(*labels),
+            Head::Nlvr2 => Some(Self::NLVR2_LABELS.len()),
         }
+    }
+
+    /// How many pooled outputs, each of another image, make one row of the answer head's input.
+    pub fn images(&self) -> usize {
+        if *self == Head::Nlvr2 { 2 } else { 1 }
     }
 
     /// The object head, where there is one.
@@ -313,6 +327,7 @@ fn head_from_metadata(metadata: &Metadata) -> Result<Head, Error> {
     match metadata.str(HEAD)? {
         Head::NONE => Ok(Head::None),
         Head::QUESTION_ANSWERING => Ok(Head::QuestionAnswering { labels: label_count }),
+        Head::NLVR2 => Ok(Head::Nlvr2),
         Head::PRETRAINING => Ok(Head::PreTraining {
             labels: Some(label_count).filter(|count| *count > 0),
             objects: if metadata.bool(OBJECT_HEAD)? {
@@ -327,7 +342,7 @@ fn head_from_metadata(metadata: &Metadata) -> Result<Head, Error> {
         }),
         head => Err(Error::Hyperparameter {
             key: HEAD.to_owned(),
-            expected: "none, pretraining or question_answering".to_owned(),
+            expected: "none, pretraining, question_answering or nlvr2".to_owned(),
             found: format!("{head:?}"),
         }),
     }
@@ -342,6 +357,7 @@ mod tests {
         vec![
             Head::None,
             Head::QuestionAnswering { labels: 7 },
+            Head::Nlvr2,
             Head::PreTraining { labels: None, objects: None },
             Head::PreTraining { labels: Some(3), objects: Some(objects) },
         ]

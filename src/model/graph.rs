@@ -257,7 +257,7 @@ impl<'g> Encoder<'_, 'g> {
         self.collect(results, Output::PooledOutput, pooled);
         if wants(Output::QuestionAnsweringScore) {
             // Exact GELU whatever the configuration's activation is.
-            let inner = graph.gelu_erf(ops.linear("cls.answer.0", pooled));
+            let inner = graph.gelu_erf(ops.linear("cls.answer.0", self.side_by_side(pooled)));
             let scores = ops.linear("cls.answer.1", ops.layer_norm("cls.answer.norm", inner));
             results.push((Output::QuestionAnsweringScore, scores));
         }
@@ -281,6 +281,17 @@ impl<'g> Encoder<'_, 'g> {
                 results.push((output, ops.linear(name, transformed)));
             }
         }
+    }
+
+    /// The pooled outputs of the images that one answer is about, in one row: `[hidden, batch]` →
+    /// `[images · hidden, batch / images]`.
+    fn side_by_side(&self, pooled: Tensor<'g>) -> Tensor<'g> {
+        let images = self.ops.config.head.images();
+        let [hidden, batch, ..] = pooled.dims();
+        if images == 1 {
+            return pooled;
+        }
+        self.ops.graph.reshape(pooled, [images * hidden, batch / images, 1, 1])
     }
 
     /// The transform of the masked-language and object heads.

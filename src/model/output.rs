@@ -20,7 +20,7 @@ pub enum Output {
     PredictionLogits,
     /// Scores of "does not match" and "matches", `[B, 2]`.
     CrossRelationshipScore,
-    /// Scores of the answers, `[B, labels]`. Raw logits.
+    /// Scores of the answers, `[B, labels]`, or `[B / 2, 2]` of [`Head::Nlvr2`]. Raw logits.
     QuestionAnsweringScore,
     /// Scores of the object classes of every region, `[B, O, labels]`. Hugging Face only uses it in its loss.
     VisualObjScore,
@@ -195,7 +195,9 @@ impl Output {
             PooledOutput => vec![batch, hidden],
             PredictionLogits => vec![batch, tokens, config.vocab_size],
             CrossRelationshipScore => vec![batch, 2],
-            QuestionAnsweringScore => vec![batch, config.head.labels().unwrap_or(0)],
+            QuestionAnsweringScore => {
+                vec![batch / config.head.images(), config.head.labels().unwrap_or(0)]
+            }
             VisualObjScore => vec![batch, regions, objects.and_then(|objects| objects.labels).unwrap_or(0)],
             VisualAttrScore => {
                 vec![batch, regions, objects.and_then(|objects| objects.attributes).unwrap_or(0)]

@@ -62,7 +62,7 @@ pub fn tensors(config: &Config) -> Vec<Tensor> {
 
     list.linear("pooler", hidden, hidden);
     if let Some(labels) = config.head.labels() {
-        list.linear("cls.answer.0", hidden, 2 * hidden);
+        list.linear("cls.answer.0", config.head.images() * hidden, 2 * hidden);
         list.norm("cls.answer.norm", 2 * hidden);
         list.linear("cls.answer.1", 2 * hidden, labels);
     }

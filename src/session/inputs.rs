@@ -2,7 +2,7 @@
 
 use super::SessionOptions;
 use crate::Error;
-use crate::model::Config;
+use crate::model::{Config, Output};
 use crate::vision::{Regions, check_boxes};
 
 /// A batch of raw tensors for [`Session::run`](super::Session::run), all with the slowest axis first.
@@ -137,6 +137,16 @@ impl<'a> QuestionInput<'a> {
             mask: inputs.attention_mask,
         })
     }
+}
+
+/// Demands as many images for every answer as the head reads.
+pub(super) fn check_images(batch: usize, config: &Config, options: &SessionOptions) -> Result<(), Error> {
+    let images = config.head.images();
+    if batch.is_multiple_of(images) || !options.outputs.contains(&Output::QuestionAnsweringScore) {
+        return Ok(());
+    }
+    let expected = format!("a batch of {images} rows for each answer, one for each image");
+    Err(input("visual_feats", expected, format!("{batch} rows")))
 }
 
 /// How many of `len` keys a run must compute: those after the last that any element keeps are dropped, which changes

@@ -34,8 +34,9 @@ pub(super) type Results = Vec<(Output, Region)>;
 impl Plans {
     pub fn new(model: &Model, options: &SessionOptions, memory: &mut GraphMemory, pool: &ThreadPool) -> Self {
         let config = model.config();
-        let shape =
-            Shape { batch: options.max_batch, tokens: options.max_tokens, regions: options.max_regions };
+        // A head that reads several images at once only knows whole batches.
+        let batch = options.max_batch.next_multiple_of(config.head.images());
+        let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
         let masked = Masked { text: true, visual: true };
         let mut work_bytes = 0;
         let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {

@@ -104,6 +104,9 @@ fn check_answers(model: &Model) -> Result<&Tokenizer, Box<dyn Error>> {
                     lxmert-run gives the outputs that this one has"
             .into());
     }
+    if model.config().head.images() > 1 {
+        return Err("the model judges statements about two images (NLVR2): lxmert-run takes both".into());
+    }
     let tokenizer = model.tokenizer()?;
     if model.labels().is_none() {
         return Err("the model's file holds no answers: convert it again with --labels".into());
