@@ -1,15 +1,20 @@
 //! A checkpoint: weights, configuration and whatever else its directory holds.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use lxmert::model::Head;
+use lxmert::gguf::Metadata;
+use lxmert::model::{About, Head};
 
 use crate::Error;
-use crate::files::existing;
+use crate::convert::Options;
+use crate::files::{existing, is_same};
 use crate::frontend::Preprocessing;
 use crate::hf_config::HfConfig;
+use crate::job::SOURCE_SHA256;
 use crate::labels::Labels;
-use crate::source::{SafetensorsSource, Source, Synthetic, SyntheticSource};
+use crate::source::{FileSource, GgufSource, Source, Synthetic, SyntheticSource};
 use crate::tokenizer::FoundTokenizer;
 
 /// Everything that a conversion starts from.
@@ -18,7 +23,10 @@ pub struct Checkpoint {
     pub(crate) config: HfConfig,
     pub(crate) tokenizer: Option<FoundTokenizer>,
     pub(crate) preprocessing: Preprocessing,
+    /// The metadata of the GGUF file that this is.
+    pub(crate) origin: Option<Metadata>,
     labels: LabelSource,
+    notes: Vec<String>,
     files: Vec<PathBuf>,
 }
 
@@ -33,45 +41,140 @@ enum LabelSource {
 }
 
 impl Checkpoint {
-    /// Opens a directory as Hugging Face's `save_pretrained` makes it: `config.json` and `model.safetensors`, or
-    /// shards with an index; optionally `tokenizer.json` or `vocab.txt`, `answers.json` and
-    /// `preprocessing.json`. The answers in `labels` go before those of the directory.
+    /// Opens a checkpoint with nothing beside it but, maybe, answers; see [`Checkpoint::open_with`].
     ///
     /// # Errors
-    /// [`Error::Directory`], [`Error::MissingFile`], and whatever is wrong with one of the files. The
+    /// Those of [`Checkpoint::open_with`].
+    pub fn open(path: &Path, labels: Option<&Path>) -> Result<Self, Error> {
+        Self::open_with(path, &Options { labels: labels.map(Path::to_owned), ..Options::default() })
+    }
+
+    /// Opens what a person calls a model:
+    ///
+    /// - A directory as Hugging Face's `save_pretrained` makes it: `config.json` and `model.safetensors` or
+    ///   `pytorch_model.bin`, or shards of either with an index; optionally `tokenizer.json` or `vocab.txt`,
+    ///   `answers.json` and `preprocessing.json`.
+    /// - A file of weights alone, in safetensors or as `torch.save` writes it, such as the original code's `*_LXRT.pth` and
+    ///   `BEST.pth`. Nothing beside it is read. Without a configuration, a model as wide as LXMERT-base is taken to have
+    ///   its attention heads and activation too, and any other is refused. The configuration of such a file
+    ///   may be that of another task's checkpoint: its class, tasks and number of answers do not count.
+    /// - A GGUF file of this project, whose metadata is kept.
+    ///
+    /// What `options` name goes before what lies in the directory.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::Requantize`], [`Error::Given`], and whatever is wrong with one of the files. The
     /// tensors' values and whether the files go together are not looked at yet.
-    pub fn open(directory: &Path, labels: Option<&Path>) -> Result<Self, Error> {
-        check_directory(directory)?;
-        let config = existing(directory, "config.json").ok_or_else(|| Error::MissingFile {
+    pub fn open_with(path: &Path, options: &Options) -> Result<Self, Error> {
+        if std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Self::open_directory(path, options);
+        }
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(Error::io(path))?;
+        file.take(16).read_to_end(&mut start).map_err(Error::io(path))?;
+        if GgufSource::is_gguf(&start) {
+            Self::open_gguf(path, options)
+        } else {
+            Self::open_file(path, options)
+        }
+    }
+
+    fn open_directory(directory: &Path, options: &Options) -> Result<Self, Error> {
+        let config = options.config.clone().or_else(|| existing(directory, "config.json"));
+        let config = config.ok_or_else(|| Error::MissingFile {
             directory: directory.to_owned(),
             name: "config.json",
-            remedy: "give the directory of a Hugging Face checkpoint".to_owned(),
+            remedy: "give the directory of a Hugging Face checkpoint, or the file with --config".to_owned(),
         })?;
         let config = HfConfig::read(&config)?;
         let source = open_weights(directory)?;
-        let tokenizer = FoundTokenizer::find(directory)?;
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Some(FoundTokenizer::given(path)?),
+            None => FoundTokenizer::find(directory)?,
+        };
         let preprocessing = match existing(directory, "preprocessing.json") {
             Some(path) => Preprocessing::read(&path)?,
             None => Preprocessing::regions(),
         };
+        let answers = existing(directory, "answers.json").filter(|_| options.labels.is_none());
+        let mut checkpoint = Self::of_source(source, config, tokenizer, preprocessing, options)?;
+        if let Some(path) = answers {
+            checkpoint.labels = LabelSource::Directory(Labels::read(&path)?);
+            checkpoint.files.push(path);
+        }
+        Ok(checkpoint)
+    }
 
+    fn open_file(path: &Path, options: &Options) -> Result<Self, Error> {
+        let source = FileSource::open(path)?;
+        let mut notes = Vec::new();
+        let config = match &options.config {
+            Some(path) => HfConfig::read(path)?.without_task(),
+            None => {
+                notes.push(assume_base(path, &source)?);
+                HfConfig::default()
+            }
+        };
+        let tokenizer = options.tokenizer.as_deref().map(FoundTokenizer::given).transpose()?;
+        let mut checkpoint = Self::of_source(source, config, tokenizer, Preprocessing::regions(), options)?;
+        checkpoint.notes = notes;
+        Ok(checkpoint)
+    }
+
+    fn open_gguf(path: &Path, options: &Options) -> Result<Self, Error> {
+        let given = [
+            ("--config", &options.config),
+            ("--tokenizer", &options.tokenizer),
+            ("--labels", &options.labels),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, file)| file.is_some()) {
+            return Err(Error::Given { path: path.to_owned(), option });
+        }
+        let source = GgufSource::open(path)?;
+        if let Some(found) = source.quantized().filter(|_| !options.allow_requantize) {
+            return Err(Error::Requantize { path: path.to_owned(), found });
+        }
+        let About { config, labels, front_end } = source.about().clone();
+        let metadata = source.metadata().clone();
+        let tokenizer = FoundTokenizer::in_gguf(path, &metadata)?;
+        let preprocessing = Preprocessing { path: Some(path.to_owned()), front_end };
+        let mut checkpoint =
+            Self::of_source(source, HfConfig::of(&config), tokenizer, preprocessing, options)?;
+        if let Some(answers) = labels {
+            checkpoint.labels =
+                LabelSource::Directory(Labels { origin: path.display().to_string(), answers });
+        }
+        checkpoint.origin = Some(metadata);
+        Ok(checkpoint)
+    }
+
+    fn of_source(
+        source: impl Source + 'static,
+        config: HfConfig,
+        tokenizer: Option<FoundTokenizer>,
+        preprocessing: Preprocessing,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let mut files = source.files();
         files.push(config.path.clone());
         files.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.files.clone()));
         files.extend(preprocessing.path.clone());
-        let labels = match (labels, existing(directory, "answers.json")) {
-            (Some(path), _) => {
-                files.push(path.to_owned());
-                LabelSource::Given(Labels::read(path)?)
-            }
-            (None, Some(path)) => {
-                let labels = Labels::read(&path)?;
-                files.push(path);
-                LabelSource::Directory(labels)
-            }
-            (None, None) => LabelSource::Config,
+        files.extend(options.labels.clone());
+        let labels = match &options.labels {
+            Some(path) => LabelSource::Given(Labels::read(path)?),
+            None => LabelSource::Config,
         };
-        Ok(Checkpoint { source: Box::new(source), config, tokenizer, preprocessing, labels, files })
+        let source = Box::new(source);
+        Ok(Checkpoint {
+            source,
+            config,
+            tokenizer,
+            preprocessing,
+            origin: None,
+            labels,
+            notes: Vec::new(),
+            files,
+        })
     }
 
     /// Random weights; the answer head gets as many rows as there are `labels`, where these are given.
@@ -79,7 +182,7 @@ impl Checkpoint {
     /// # Errors
     /// Whatever is wrong with the labels.
     pub fn synthetic(synthetic: &Synthetic, labels: Option<&Path>) -> Result<Self, Error> {
-        let files = labels.map(Path::to_owned).into_iter().collect();
+        let options = Options { labels: labels.map(Path::to_owned), ..Options::default() };
         let labels = labels.map(Labels::read).transpose()?;
         let mut synthetic = synthetic.clone();
         let rows = labels.as_ref().map(|labels| labels.answers.len());
@@ -88,19 +191,19 @@ impl Checkpoint {
             (Head::PreTraining { labels, .. }, Some(rows)) => *labels = Some(rows),
             _ => {}
         }
-        let config = HfConfig {
-            num_attention_heads: Some(synthetic.config.num_attention_heads),
-            hidden_act: Some(synthetic.config.hidden_act.name().to_owned()),
-            ..HfConfig::default()
-        };
-        Ok(Checkpoint {
-            source: Box::new(SyntheticSource::new(&synthetic)),
-            config,
-            tokenizer: None,
-            preprocessing: Preprocessing::regions(),
-            labels: labels.map_or(LabelSource::Config, LabelSource::Given),
-            files,
-        })
+        let config = HfConfig::of(&synthetic.config);
+        let source = SyntheticSource::new(&synthetic);
+        Self::of_source(source, config, None, Preprocessing::regions(), &options)
+    }
+
+    /// What a person should know about the checkpoint.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.source.notes().into_iter().chain(self.notes.iter().cloned()).collect()
+    }
+
+    /// The checksum of the weights that a GGUF file was made from.
+    pub(crate) fn origin_sha256(&self) -> Option<&str> {
+        self.origin.as_ref()?.str(SOURCE_SHA256).ok()
     }
 
     /// The answers of the model's head, one for each row; `None` if nobody named them.
@@ -117,6 +220,10 @@ impl Checkpoint {
                         let origin = format!("{}: id2label", self.config.path.display());
                         Labels::from_table(table.clone(), origin)?
                     }
+                    None if *head == Head::Nlvr2 => Labels {
+                        origin: "the NLVR2 head".to_owned(),
+                        answers: Head::NLVR2_LABELS.map(str::to_owned).into(),
+                    },
                     None => return Ok(None),
                 }
             }
@@ -128,41 +235,50 @@ impl Checkpoint {
 
     /// Refuses to overwrite what the conversion reads.
     pub(crate) fn check_output(&self, out: &Path) -> Result<(), Error> {
-        // An output that does not exist yet cannot be an input.
-        let Ok(canonical) = out.canonicalize() else { return Ok(()) };
-        let same = |file: &PathBuf| file.canonicalize().is_ok_and(|file| file == canonical);
-        if self.files.iter().any(same) {
+        if self.files.iter().any(|file| is_same(file, out)) {
             return Err(Error::OutputIsInput { path: out.to_owned() });
         }
         Ok(())
     }
 }
 
-fn check_directory(directory: &Path) -> Result<(), Error> {
-    let found = std::fs::metadata(directory).map_err(Error::io(directory))?;
-    if found.is_dir() {
-        return Ok(());
-    }
-    let reason = "not a directory: give the one that holds config.json and model.safetensors";
-    Err(Error::Directory { path: directory.to_owned(), reason })
-}
-
-fn open_weights(directory: &Path) -> Result<SafetensorsSource, Error> {
-    const NAME: &str = "model.safetensors";
-    if let Some(path) = existing(directory, NAME) {
-        return SafetensorsSource::open(&path);
-    }
-    if let Some(index) = existing(directory, "model.safetensors.index.json") {
-        return SafetensorsSource::open_sharded(&index);
+/// The weights of a directory, safetensors before what `torch.save` writes.
+fn open_weights(directory: &Path) -> Result<FileSource, Error> {
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        if let Some(path) = existing(directory, name) {
+            return FileSource::open(&path);
+        }
+        if let Some(index) = existing(directory, &format!("{name}.index.json")) {
+            return FileSource::open_sharded(&index);
+        }
     }
     let remedy = match other_weights(directory) {
-        Some(name) => format!(
-            "{name:?} is of a form that is not read, only safetensors is: load the checkpoint with transformers \
-             in Python and save it with save_pretrained"
-        ),
-        None => "give the directory of a Hugging Face checkpoint, with its weights as safetensors".to_owned(),
+        Some(name) => format!("if {name:?} is meant, give that file and --config instead of the directory"),
+        None => "give the directory of a Hugging Face checkpoint".to_owned(),
     };
-    Err(Error::MissingFile { directory: directory.to_owned(), name: NAME, remedy })
+    let name = "model.safetensors or pytorch_model.bin";
+    Err(Error::MissingFile { directory: directory.to_owned(), name, remedy })
+}
+
+/// What is taken for granted about a file without a configuration: what no tensor tells is as in LXMERT-base, if the model
+/// is as wide. The original files are all of this kind and hold no configuration.
+fn assume_base(path: &Path, source: &FileSource) -> Result<String, Error> {
+    const BASE_WIDTH: usize = 768;
+    let is_embedding = |name: &&String| name.ends_with("embeddings.word_embeddings.weight");
+    let embedding = source.tensors().keys().find(is_embedding).and_then(|name| source.tensors().get(name));
+    match embedding.map(|tensor| &tensor.shape[..]) {
+        Some([_, width]) if *width != BASE_WIDTH => Err(Error::MissingFile {
+            directory: path.to_owned(),
+            name: "configuration",
+            remedy: format!(
+                "the model is {width} wide, not {BASE_WIDTH} as LXMERT-base, so its attention heads and activation are \
+                 not known: give its config.json with --config"
+            ),
+        }),
+        // Without such a tensor, that is the news.
+        _ => Ok("no configuration was given: 12 attention heads and gelu are assumed, as in LXMERT-base"
+            .to_owned()),
+    }
 }
 
 /// The first file that looks like weights of another form.
@@ -171,7 +287,7 @@ fn other_weights(directory: &Path) -> Option<String> {
     let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
     let is_weights = |name: &String| {
         let extension = Path::new(name).extension().unwrap_or_default();
-        ["bin", "pt", "pth", "h5", "msgpack"].iter().any(|known| extension == *known)
+        ["safetensors", "bin", "pt", "pth", "gguf"].iter().any(|known| extension == *known)
     };
     names.filter(is_weights).min()
 }

@@ -26,6 +26,12 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// A JSON file with the answers, which goes before those in the checkpoint's directory.
     pub labels: Option<PathBuf>,
+    /// A `config.json`, which goes before that of the checkpoint's directory.
+    pub config: Option<PathBuf>,
+    /// A `tokenizer.json` or `vocab.txt`, or a directory with one; goes before that of the checkpoint's directory.
+    pub tokenizer: Option<PathBuf>,
+    /// Whether a GGUF file may be converted whose tensors are quantized already.
+    pub allow_requantize: bool,
 }
 
 /// How far a conversion is.
@@ -51,17 +57,17 @@ pub enum Stage {
 /// More threads than these only take memory: reading and writing are sequential.
 const MAX_THREADS: usize = 64;
 
-/// Converts a checkpoint's directory; see [`Checkpoint::open`] for what it may hold.
+/// Converts a checkpoint's directory or file; see [`Checkpoint::open_with`] for what it may be.
 ///
 /// # Errors
-/// Those of [`Checkpoint::open`] and [`convert`].
+/// Those of [`Checkpoint::open_with`] and [`convert`].
 pub fn convert_directory(
-    directory: &Path,
+    path: &Path,
     tensor_type: TensorType,
     out: &Path,
     options: &Options,
 ) -> Result<Report, Error> {
-    let checkpoint = Checkpoint::open(directory, options.labels.as_deref())?;
+    let checkpoint = Checkpoint::open_with(path, options)?;
     convert(&checkpoint, tensor_type, out, options, &mut |_| {})
 }
 

@@ -17,14 +17,6 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The checkpoint's path leads to no directory.
-    #[error("{}: {reason}", path.display())]
-    Directory {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
     /// The directory lacks a file that a conversion needs.
     #[error("{}: no {name}: {remedy}", directory.display())]
     MissingFile {
@@ -72,6 +64,34 @@ pub enum Error {
         path: PathBuf,
         /// The rule.
         reason: String,
+    },
+    /// A file is not what `torch.save` makes of a state dict, or asks for more than a state dict does.
+    #[error("{}: not a usable file of torch.save: {reason}", path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Something was given beside a GGUF file, which holds it already.
+    #[error("{}: {option} does not go with a GGUF file, whose own metadata is kept", path.display())]
+    Given {
+        /// The GGUF file.
+        path: PathBuf,
+        /// The option.
+        option: &'static str,
+    },
+    /// A GGUF file's tensors are quantized already.
+    #[error(
+        "{}: its tensors are {found} already, and quantizing them again costs accuracy: convert the original \
+         checkpoint, or insist with --allow-requantize",
+        path.display()
+    )]
+    Requantize {
+        /// The file.
+        path: PathBuf,
+        /// A type that it has.
+        found: gguf::TensorType,
     },
     /// The index of a sharded checkpoint is unusable.
     #[error("{}: {reason}", path.display())]
@@ -215,6 +235,13 @@ pub enum Problem {
         /// The first difference's position.
         first: Vec<u64>,
     },
+    /// Two tensors of a checkpoint come to the same name.
+    SameName {
+        /// The name that both have in transformers.
+        name: String,
+        /// What the checkpoint calls them.
+        own_names: [String; 2],
+    },
     /// A shard lacks a tensor that the index puts there.
     NotInShard {
         /// The tensor.
@@ -252,6 +279,9 @@ impl fmt::Display for Problem {
             }
             Problem::NotTied { name, embedding, first } => {
                 write!(f, "not tied: {name:?} differs from {embedding:?}, first at {first:?}")
+            }
+            Problem::SameName { name, own_names: [first, second] } => {
+                write!(f, "the same: {first:?} and {second:?} are both {name:?}")
             }
             Problem::NotInShard { name, shard } => {
                 write!(f, "not in its shard: the index puts {name:?} into {shard:?}")

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lxmert::model::HiddenAct;
+use lxmert::model::{Config, HiddenAct};
 use serde::Deserialize;
 
 use crate::Error;
@@ -53,6 +53,29 @@ impl HfConfig {
         match config.model_type.as_deref() {
             None | Some("lxmert") => Ok(config),
             Some(other) => Err(config.refusal("model_type", other, "only lxmert is converted")),
+        }
+    }
+
+    /// The configuration of a GGUF file's model, as far as its tensors do not tell it.
+    pub fn of(config: &Config) -> Self {
+        HfConfig {
+            num_attention_heads: Some(config.num_attention_heads),
+            hidden_act: Some(config.hidden_act.name().to_owned()),
+            ..HfConfig::default()
+        }
+    }
+
+    /// What it says about the encoders, without class, tasks and answers.
+    pub fn without_task(self) -> Self {
+        HfConfig {
+            architectures: None,
+            num_qa_labels: None,
+            num_object_labels: None,
+            num_attr_labels: None,
+            task_qa: None,
+            task_obj_predict: None,
+            id2label: None,
+            ..self
         }
     }
 

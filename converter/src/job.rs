@@ -13,7 +13,15 @@ use crate::labels::Labels;
 use crate::plan::Plan;
 use crate::recognise::class_name;
 use crate::report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport};
+use crate::source::Source;
 use crate::types::{Reason, TENSOR_TYPES, choose, file_type};
+
+const FILE_TYPE: &str = "general.file_type";
+const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
+const CONVERTER_VERSION: &str = "lxmert.converter.version";
+
+/// The checksum of the weights that a file was made from in the beginning.
+pub(crate) const SOURCE_SHA256: &str = "lxmert.source.sha256";
 
 /// The version of the block formats, as ggml counts it.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -39,6 +47,7 @@ impl<'a> Job<'a> {
         requested: TensorType,
     ) -> Result<Self, Error> {
         let labels = checkpoint.labels(&plan.config.head)?;
+        let sha256 = checkpoint.origin_sha256().map_or(checked.sha256, str::to_owned);
         if let Some(tokenizer) = &checkpoint.tokenizer {
             tokenizer.check_size(plan.config.vocab_size)?;
         }
@@ -50,7 +59,7 @@ impl<'a> Job<'a> {
             .zip(&checked.max_abs)
             .map(|(tensor, max_abs)| choose(tensor.role, tensor.row_len(), *max_abs, requested))
             .collect();
-        Ok(Job { checkpoint, plan, choices, labels, requested, sha256: checked.sha256 })
+        Ok(Job { checkpoint, plan, choices, labels, requested, sha256 })
     }
 
     /// Name, type and shape of each tensor.
@@ -68,16 +77,15 @@ impl<'a> Job<'a> {
     /// Everything that goes before the tensors: what the model is, how it was made, and all that an answer
     /// needs beside the weights.
     pub fn metadata(&self) -> Result<Metadata, Error> {
+        if let Some(origin) = &self.checkpoint.origin {
+            return self.renewed(origin);
+        }
         let mut metadata = Metadata::new();
         metadata.insert("general.architecture", ARCHITECTURE)?;
         metadata.insert("general.type", "model")?;
         metadata.insert("general.name", self.checkpoint.config.model_name().unwrap_or("LXMERT"))?;
         metadata.insert("general.size_label", size_label(self.plan.parameters()))?;
-        let file_type = file_type(self.requested).ok_or(Error::TensorType(self.requested))?;
-        metadata.insert("general.file_type", file_type)?;
-        if self.choices.iter().any(|(tensor_type, _)| tensor_type.is_quantized()) {
-            metadata.insert("general.quantization_version", QUANTIZATION_VERSION)?;
-        }
+        self.describe_types(&mut metadata)?;
         self.plan.config.write_metadata(&mut metadata)?;
         if let Some(labels) = &self.labels {
             metadata.insert("lxmert.classifier.output_labels", labels.answers.clone())?;
@@ -86,9 +94,37 @@ impl<'a> Job<'a> {
         if let Some(tokenizer) = &self.checkpoint.tokenizer {
             tokenizer.write_metadata(&mut metadata)?;
         }
-        metadata.insert("lxmert.source.sha256", self.sha256.as_str())?;
-        metadata.insert("lxmert.converter.version", env!("CARGO_PKG_VERSION"))?;
+        metadata.insert(SOURCE_SHA256, self.sha256.as_str())?;
+        metadata.insert(CONVERTER_VERSION, env!("CARGO_PKG_VERSION"))?;
         Ok(metadata)
+    }
+
+    /// The metadata of the GGUF file that this one is made from, with what differs between the two.
+    fn renewed(&self, origin: &Metadata) -> Result<Metadata, Error> {
+        let mut metadata = Metadata::new();
+        for (key, value) in origin.iter() {
+            match key {
+                FILE_TYPE => self.describe_types(&mut metadata)?,
+                QUANTIZATION_VERSION_KEY => {}
+                key => metadata.insert(key, value.clone())?,
+            }
+        }
+        if metadata.get(FILE_TYPE).is_none() {
+            self.describe_types(&mut metadata)?;
+        }
+        metadata.set(SOURCE_SHA256, self.sha256.as_str())?;
+        metadata.set(CONVERTER_VERSION, env!("CARGO_PKG_VERSION"))?;
+        Ok(metadata)
+    }
+
+    /// Writes which types the file has.
+    fn describe_types(&self, metadata: &mut Metadata) -> Result<(), Error> {
+        let file_type = file_type(self.requested).ok_or(Error::TensorType(self.requested))?;
+        metadata.insert(FILE_TYPE, file_type)?;
+        if self.choices.iter().any(|(tensor_type, _)| tensor_type.is_quantized()) {
+            metadata.insert(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION)?;
+        }
+        Ok(())
     }
 
     /// What there is to tell once the file is written.
@@ -106,7 +142,7 @@ impl<'a> Job<'a> {
                 name: tensor.name,
                 dims: tensor.dims,
                 reason,
-                sources: tensor.sources,
+                sources: own_names(self.checkpoint.source.as_ref(), &tensor.sources),
             })
             .collect();
         let data_bytes = tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
@@ -131,12 +167,20 @@ impl<'a> Job<'a> {
             types: types(&tensors),
             tensors,
             ignored,
+            notes: self.checkpoint.notes(),
             tokenizer,
             answers,
             front_end: self.checkpoint.preprocessing.kind().to_owned(),
             seconds: time.as_secs_f64(),
         }
     }
+}
+
+/// What the container calls the tensors, each name once: parts of a GGUF tensor share theirs.
+fn own_names(source: &dyn Source, names: &[String]) -> Vec<String> {
+    let mut own: Vec<_> = names.iter().map(|name| source.own_name(name)).collect();
+    own.dedup();
+    own
 }
 
 /// The tensors counted by type.

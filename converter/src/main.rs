@@ -16,8 +16,10 @@ use lxmert_converter::{
 
 /// Converts an LXMERT checkpoint to one GGUF file.
 ///
-/// MODEL_DIR is a directory as transformers saves it: config.json and model.safetensors (or shards with an index).
-/// Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json.
+/// MODEL is a directory as transformers saves it: config.json and model.safetensors or pytorch_model.bin (or shards with an
+/// index). Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json. Or it is a
+/// file of weights alone (.safetensors, .bin, .pth; the original *_LXRT.pth and BEST.pth too), with --config, --tokenizer and
+/// --labels for what is not in it, or a GGUF file, which brings everything.
 #[derive(Parser)]
 #[command(name = "lxmert-quantize", version)]
 struct Arguments {
@@ -25,15 +27,15 @@ struct Arguments {
     #[arg(value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
     tensor_type: TensorType,
 
-    /// Directory of the checkpoint
-    #[arg(value_name = "MODEL_DIR", required_unless_present = "synthetic")]
+    /// Directory or file of the checkpoint
+    #[arg(value_name = "MODEL", required_unless_present = "synthetic")]
     model_dir: Option<PathBuf>,
 
-    /// File to write [default: NAME-TYPE.gguf in the current directory, NAME being the checkpoint's directory]
+    /// File to write [default: NAME-TYPE.gguf in the current directory, NAME being that of MODEL]
     #[arg(value_name = "OUT.gguf")]
     out: Option<PathBuf>,
 
-    /// Random weights of this architecture instead of a checkpoint; no MODEL_DIR is given then
+    /// Random weights of this architecture instead of a checkpoint; no MODEL is given then
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Synthetic::NAMES))]
     synthetic: Option<String>,
 
@@ -44,6 +46,18 @@ struct Arguments {
     /// JSON file with the answers: a list, or an object of answers and ids
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+
+    /// config.json of the model, where MODEL is a file of weights alone
+    #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
+    config: Option<PathBuf>,
+
+    /// tokenizer.json or vocab.txt, or a directory with one
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "synthetic")]
+    tokenizer: Option<PathBuf>,
+
+    /// Take a GGUF file whose tensors are quantized already, at a cost in accuracy
+    #[arg(long, conflicts_with = "synthetic")]
+    allow_requantize: bool,
 
     /// Threads to work with [default: one for each core]
     #[arg(long, short, value_name = "N")]
@@ -86,19 +100,26 @@ fn input(arguments: &Arguments) -> Input {
     let Arguments { model_dir, out, synthetic, seed, .. } = arguments;
     let misuse = |message| -> ! { Arguments::command().error(ErrorKind::ArgumentConflict, message).exit() };
     match (synthetic.as_deref().and_then(|name| Synthetic::named(name, *seed)), model_dir) {
-        (Some(_), Some(_)) if out.is_some() => misuse("--synthetic takes the place of MODEL_DIR"),
+        (Some(_), Some(_)) if out.is_some() => misuse("--synthetic takes the place of MODEL"),
         (Some(synthetic), out) => Input::Synthetic { synthetic, out: out.clone() },
         (None, Some(path)) => Input::Directory { path: path.clone(), out: out.clone() },
-        (None, None) => misuse("give MODEL_DIR or --synthetic"),
+        (None, None) => misuse("give MODEL or --synthetic"),
     }
 }
 
 fn run(arguments: &Arguments, input: Input) -> Result<Report, Error> {
     let labels = arguments.labels.as_deref();
+    let options = Options {
+        threads: arguments.threads,
+        labels: arguments.labels.clone(),
+        config: arguments.config.clone(),
+        tokenizer: arguments.tokenizer.clone(),
+        allow_requantize: arguments.allow_requantize,
+    };
     let tensor_type = arguments.tensor_type;
     let (checkpoint, out) = match input {
         Input::Directory { path, out } => {
-            let checkpoint = Checkpoint::open(&path, labels)?;
+            let checkpoint = Checkpoint::open_with(&path, &options)?;
             (checkpoint, out.unwrap_or_else(|| default_out(&path, tensor_type)))
         }
         Input::Synthetic { synthetic, out } => {
@@ -107,15 +128,15 @@ fn run(arguments: &Arguments, input: Input) -> Result<Report, Error> {
             (checkpoint, out.unwrap_or_else(|| default.into()))
         }
     };
-    let options = Options { threads: arguments.threads, labels: arguments.labels.clone() };
     let mut bar = Bar::new();
     convert(&checkpoint, tensor_type, &out, &options, &mut |progress| bar.show(progress))
 }
 
-fn default_out(directory: &Path, tensor_type: TensorType) -> PathBuf {
+fn default_out(model: &Path, tensor_type: TensorType) -> PathBuf {
     // Resolved, so that "." has a name too.
-    let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    let mut name = resolved.file_name().unwrap_or("lxmert".as_ref()).to_owned();
+    let resolved = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    let name = if resolved.is_file() { resolved.file_stem() } else { resolved.file_name() };
+    let mut name = name.unwrap_or("lxmert".as_ref()).to_owned();
     name.push(format!("-{tensor_type}.gguf"));
     name.into()
 }

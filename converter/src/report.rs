@@ -34,6 +34,8 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
     /// Source tensors that were left out because nothing follows from them.
     pub ignored: Vec<String>,
+    /// What else a person should know, such as what was assumed or not looked at; one line each.
+    pub notes: Vec<String>,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<TokenizerReport>,
     /// The answers, if they have names.
@@ -108,6 +110,9 @@ impl Display for Report {
         self.kept(f)?;
         for name in &self.ignored {
             line(f, "ignored", &format_args!("{name:?}: a buffer, not a weight"))?;
+        }
+        for note in &self.notes {
+            line(f, "note", note)?;
         }
         match &self.tokenizer {
             Some(found) => {

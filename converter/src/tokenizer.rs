@@ -20,16 +20,44 @@ pub(crate) struct FoundTokenizer {
 }
 
 impl FoundTokenizer {
+    /// Reads the tokenizer that a person has named: a directory as [`find`](Self::find) takes it, or one of its files.
+    pub fn given(path: &Path) -> Result<Self, Error> {
+        let nothing = || Error::Tokenizer {
+            path: path.to_owned(),
+            reason: "no tokenizer.json or vocab.txt".to_owned(),
+        };
+        if path.is_dir() {
+            return Self::find(path)?.ok_or_else(nothing);
+        }
+        let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        if is_json { Self::read_json(path.to_owned()) } else { Self::read_vocabulary(path.to_owned(), None) }
+    }
+
+    /// The tokenizer in a GGUF file, if it has one.
+    pub fn in_gguf(path: &Path, metadata: &Metadata) -> Result<Option<Self>, Error> {
+        let Some(json) = metadata.opt_str("tokenizer.huggingface.json")? else { return Ok(None) };
+        let tokenizer = Tokenizer::from_json(json).map_err(refusal(path))?;
+        Ok(Some(FoundTokenizer { files: vec![path.to_owned()], tokenizer }))
+    }
+
     /// Reads `tokenizer.json` or, without one, `vocab.txt` with the options in `tokenizer_config.json`.
     pub fn find(directory: &Path) -> Result<Option<Self>, Error> {
         if let Some(path) = existing(directory, "tokenizer.json") {
-            let tokenizer = Tokenizer::from_json(&read_text(&path)?).map_err(refusal(&path))?;
-            return Ok(Some(FoundTokenizer { files: vec![path], tokenizer }));
+            return Self::read_json(path).map(Some);
         }
         let Some(vocabulary) = existing(directory, "vocab.txt") else { return Ok(None) };
+        Self::read_vocabulary(vocabulary, existing(directory, "tokenizer_config.json")).map(Some)
+    }
+
+    fn read_json(path: PathBuf) -> Result<Self, Error> {
+        let tokenizer = Tokenizer::from_json(&read_text(&path)?).map_err(refusal(&path))?;
+        Ok(FoundTokenizer { files: vec![path], tokenizer })
+    }
+
+    fn read_vocabulary(vocabulary: PathBuf, options_path: Option<PathBuf>) -> Result<Self, Error> {
         let mut files = vec![vocabulary.clone()];
         let mut options = BertOptions::default();
-        if let Some(path) = existing(directory, "tokenizer_config.json") {
+        if let Some(path) = options_path {
             options = BertOptions::from_json(&read_text(&path)?).map_err(refusal(&path))?;
             files.push(path);
         }
@@ -38,7 +66,7 @@ impl FoundTokenizer {
         let pieces: Vec<_> =
             text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect();
         let tokenizer = Tokenizer::from_vocab(&pieces, &options).map_err(refusal(&vocabulary))?;
-        Ok(Some(FoundTokenizer { files, tokenizer }))
+        Ok(FoundTokenizer { files, tokenizer })
     }
 
     /// Demands that every id has its row in the word embedding.

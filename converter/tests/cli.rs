@@ -54,7 +54,7 @@ fn exits_with_0_for_help_and_2_for_wrong_use() {
     let directory = TempDir::new().unwrap();
     let help = quantize(&directory, &["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    assert!(text(&help.stdout).contains("MODEL_DIR"));
+    assert!(text(&help.stdout).contains("MODEL"));
     for wrong in [
         &[][..],
         &["q8_0"],

@@ -366,10 +366,10 @@ fn says_what_a_directory_lacks() {
     std::fs::write(directory.path().join("config.json"), "{}").unwrap();
     let no_weights = error(directory.path());
     assert!(no_weights.contains("no model.safetensors"), "{no_weights}");
-    std::fs::write(directory.path().join("pytorch_model.bin"), "").unwrap();
+    std::fs::write(directory.path().join("BEST.pth"), "").unwrap();
     let other = error(directory.path());
-    assert!(other.contains("\"pytorch_model.bin\"") && other.contains("save_pretrained"), "{other}");
+    assert!(other.contains("\"BEST.pth\"") && other.contains("--config"), "{other}");
 
     let file = error(&directory.path().join("config.json"));
-    assert!(file.contains("not a directory"), "{file}");
+    assert!(file.contains("not a valid safetensors file"), "{file}");
 }

@@ -4,13 +4,21 @@
 //! into the caller's buffer rather than mapped: on a small board the pages of a mapped checkpoint would count
 //! as memory of the conversion.
 
+mod data_file;
+mod gguf;
+mod index;
+mod pickle;
+mod rename;
 mod safetensors;
+mod stored;
 mod synthetic;
+mod torch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use self::safetensors::SafetensorsSource;
+pub use self::gguf::GgufSource;
+pub use self::stored::FileSource;
 pub use self::synthetic::{Synthetic, SyntheticSource};
 
 use crate::Error;
@@ -31,11 +39,21 @@ pub trait Source: Sync {
     /// What the source is, in a few words for the report.
     fn description(&self) -> String;
 
-    /// Every tensor, by name.
+    /// Every tensor, by Hugging Face's name.
     fn tensors(&self) -> &BTreeMap<String, SourceTensor>;
 
     /// Every file that the source reads, so that none of them is overwritten.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// What the container itself calls the tensor that is `name` here.
+    fn own_name(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// What a person should know about the container, one line each.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Fills `out` with the elements of tensor `name` from number `start` on, in row-major order.
     ///

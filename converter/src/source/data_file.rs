@@ -1,0 +1,101 @@
+//! Numbers in a file, read at any place and from several threads.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use half::{bf16, f16};
+
+use crate::Error;
+
+/// Bytes that are decoded at a time, a multiple of every element's size.
+const BLOCK: usize = 32 << 10;
+
+/// An open file.
+pub(super) struct DataFile {
+    pub path: PathBuf,
+    /// Its length when it was opened.
+    pub len: u64,
+    file: Mutex<File>,
+}
+
+impl DataFile {
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let found = file.metadata().map_err(Error::io(path))?;
+        if found.is_dir() {
+            return Err(Error::io(path)(std::io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(DataFile { path: path.to_owned(), len: found.len(), file: Mutex::new(file) })
+    }
+
+    /// Fills `bytes` from the given place on.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        // A panic elsewhere cannot leave the file in a bad state: its position is set before each read.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(bytes));
+        read.map_err(Error::io(&self.path))
+    }
+
+    /// The first `limit` bytes, or all where there are fewer.
+    pub fn start(&self, limit: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; self.len.min(limit) as usize];
+        self.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The file for a reader of its own. Both share one position, so nobody else may read meanwhile.
+    pub fn handle(&self) -> Result<File, Error> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.try_clone().map_err(Error::io(&self.path))
+    }
+
+    /// Fills `out` with the elements that lie one after the other from `offset` on.
+    pub fn read_elements(&self, element: Element, offset: u64, out: &mut [f32]) -> Result<(), Error> {
+        let mut block = [0; BLOCK];
+        let mut offset = offset;
+        for values in out.chunks_mut(BLOCK / element.bytes()) {
+            let bytes = &mut block[..values.len() * element.bytes()];
+            self.read_at(offset, bytes)?;
+            element.decode(bytes, values);
+            offset += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The types of numbers that weights come in, little endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    F16,
+    BF16,
+    F32,
+    F64,
+}
+
+impl Element {
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F16 | Element::BF16 => 2,
+            Element::F32 => 4,
+            Element::F64 => 8,
+        }
+    }
+
+    /// A double beyond f32 becomes infinite, which the check of the values reports.
+    fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Element::F16 => each(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Element::BF16 => each(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Element::F32 => each(bytes, out, f32::from_le_bytes),
+            Element::F64 => each(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32),
+        }
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *value = decode(*bytes);
+    }
+}
