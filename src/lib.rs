@@ -36,3 +36,8 @@ pub use session::{Inputs, OutputTensor, Session, SessionOptions, Text};
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

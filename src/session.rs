@@ -263,7 +263,12 @@ fn first_columns(matrix: &[f32], width: usize, used: usize) -> Vec<f32> {
 fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {
     let config = model.config();
     let limits = [
-        ("tokens", options.max_tokens, config.max_position_embeddings, "the model has no more positions"),
+        (
+            "tokens",
+            options.max_tokens,
+            config.max_position_embeddings,
+            "the model has no more positions: shorten the text",
+        ),
         ("regions", options.max_regions, crate::vision::MAX_REGIONS, "use fewer regions"),
         ("pairs in a batch", options.max_batch, 1024, "run smaller batches"),
     ];

@@ -285,7 +285,7 @@ impl Config {
                 return Err(out_of_range(field.key, format!("{low} to {high}"), value));
             }
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let expected = format!("a divisor of the embedding length {}", self.hidden_size);
             return Err(out_of_range(HEADS, expected, self.num_attention_heads));
         }
