@@ -30,12 +30,16 @@ pub struct SessionOptions {
     pub inputs_embeds: bool,
 }
 
+/// Below this many parameters an operation takes no longer than it takes two threads to meet.
+const SMALL_MODEL: u64 = 10_000_000;
+
 impl SessionOptions {
-    /// One question at a time, of any length that the model takes, on all cores: the answer's scores, or the pooled
-    /// output of a model without answers.
+    /// One question at a time, of any length that the model takes: the answer's scores, or the pooled output of a
+    /// model without answers. On all cores, unless the model is so small that threads would mostly wait for each other.
     pub fn new(model: &Model) -> Self {
         let config = model.config();
         let answers = Output::QuestionAnsweringScore;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(crate::ggml::MAX_THREADS);
         SessionOptions {
             max_tokens: config.max_position_embeddings,
             max_regions: match model.front_end() {
@@ -43,9 +47,7 @@ impl SessionOptions {
                 _ => 100,
             },
             max_batch: 1,
-            threads: std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(crate::ggml::MAX_THREADS),
+            threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
         }

@@ -41,7 +41,7 @@ struct Arguments {
     /// Write all attentions too.
     #[arg(long)]
     output_attentions: bool,
-    /// Threads to compute with [default: all cores].
+    /// Threads to compute with [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N", overrides_with = "threads")]
     threads: Option<usize>,
 }

@@ -52,7 +52,7 @@ struct Arguments {
     /// Print one JSON object a line for each question.
     #[arg(long)]
     json: bool,
-    /// Threads to compute with [default: all cores].
+    /// Threads to compute with [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
