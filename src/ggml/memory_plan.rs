@@ -140,10 +140,8 @@ mod tests {
 
     #[test]
     fn a_chain_needs_two_results_at_a_time() {
-        let steps: Vec<_> = (0..10)
-            .map(|n| step(64, if n == 0 { &[] } else { std::slice::from_ref(&(n - 1)) }, false))
-            .collect();
-        let steps: Vec<Step> = steps;
+        let reads = |n: usize| n.checked_sub(1).into_iter().collect::<Vec<_>>();
+        let steps: Vec<_> = (0..10).map(|n| step(64, &reads(n), false)).collect();
         let plan = MemoryPlan::new(&[], &steps);
         assert_eq!((plan.kept_bytes(), plan.scratch_bytes()), (0, 128));
     }

@@ -74,6 +74,14 @@ impl Writer {
         Ok(Self { data: DataStream::new(out, header, path) })
     }
 
+    /// The size that a file of these will have.
+    ///
+    /// # Errors
+    /// [`WriteError::Invalid`], as [`Writer::create`] would refuse them.
+    pub fn file_bytes(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<u64, WriteError> {
+        Ok(encode(metadata, tensors)?.1.file_bytes())
+    }
+
     /// Appends to the current tensor's data. Tensors come in the order of the list, in pieces of
     /// any size; a piece may reach from one tensor into the next. Padding is added by the writer.
     ///
