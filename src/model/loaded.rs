@@ -9,7 +9,7 @@ use crate::Error;
 use crate::ggml::Weights;
 use crate::gguf::{Header, Metadata, TensorType};
 use crate::storage::Storage;
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
 
 /// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
@@ -24,8 +24,8 @@ struct Loaded {
     weights: Weights,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
-    tokenizer_json: Option<String>,
-    // Parsed when the first question comes: raw tensors need no tokenizer.
+    vocabulary: Option<Vocabulary>,
+    // Built when the first question comes: raw tensors need no tokenizer.
     tokenizer: OnceLock<Tokenizer>,
     name: Option<String>,
     parameters: u64,
@@ -95,7 +95,7 @@ impl Model {
                 found: format!("{pieces} pieces"),
             });
         }
-        let tokenizer_json = metadata.opt_str("tokenizer.huggingface.json")?.map(str::to_owned);
+        let vocabulary = Vocabulary::from_metadata(metadata)?;
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
         let parameters = header.tensors().iter().map(|tensor| tensor.elements()).sum();
         let file_bytes = storage.as_slice().len();
@@ -105,7 +105,7 @@ impl Model {
             weights,
             labels,
             front_end,
-            tokenizer_json,
+            vocabulary,
             tokenizer: OnceLock::new(),
             name,
             parameters,
@@ -153,15 +153,15 @@ impl Model {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let json = self.loaded.tokenizer_json.as_deref().ok_or(Error::Missing {
+        let vocabulary = self.loaded.vocabulary.as_ref().ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt, or pass token ids",
         })?;
-        let tokenizer = Tokenizer::from_json(json)?;
+        let tokenizer = vocabulary.tokenizer()?;
         let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);
         if pieces > words {
             return Err(Error::Hyperparameter {
-                key: "tokenizer.huggingface.json".to_owned(),
+                key: "tokenizer".to_owned(),
                 expected: format!("ids below the word embedding's {words} rows"),
                 found: format!("{pieces} ids"),
             });
