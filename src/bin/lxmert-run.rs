@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let model = Model::open(&arguments.model).map_err(in_file(&arguments.model))?;
+    let model = Model::open(&arguments.model)?;
     let outputs = wanted(arguments, model.config())?;
     let bytes = std::fs::read(&arguments.inputs).map_err(in_file(&arguments.inputs))?;
     let tensors = Tensors::read(&bytes).map_err(in_file(&arguments.inputs))?;
@@ -71,12 +71,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Puts a file's name before what is wrong with it.
 fn in_file<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Box<dyn Error> {
-    let path = path.display().to_string();
-    move |error| {
-        let text = error.to_string();
-        // Errors of opening a model name the file themselves.
-        if text.starts_with(&path) { text.into() } else { format!("{path}: {text}").into() }
-    }
+    move |error| format!("{}: {error}", path.display()).into()
 }
 
 fn wanted(arguments: &Arguments, config: &Config) -> Result<Vec<Output>, Box<dyn Error>> {

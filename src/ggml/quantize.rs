@@ -122,7 +122,7 @@ pub fn dequantize(tensor_type: TensorType, bytes: &[u8], values: &mut [f32]) {
         if bytes.as_ptr().addr().is_multiple_of(2) {
             to_float(bytes.as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
         } else {
-            let copy = super::AlignedBuffer::copy_of(bytes).expect("memory for one row");
+            let copy = super::AlignedBuffer::copy_of(bytes, "one row").expect("memory for one row");
             to_float(copy.as_slice().as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
         }
     }

@@ -46,15 +46,19 @@ impl Model {
     /// model by renaming a new file over it, or load it with [`Model::from_bytes`].
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`].
+    /// [`Error::Io`] if it cannot be opened; [`Error::File`] with the path around everything that
+    /// [`Model::from_bytes`] reports.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::load(Storage::map(path.as_ref())?)
+        let path = path.as_ref();
+        let storage = Storage::map(path)?;
+        Self::load(storage).map_err(|source| Error::File { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Loads a model from a copy of a file's bytes.
     ///
     /// # Errors
-    /// As [`Model::open`], and [`Error::OutOfMemory`].
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Vision`] for a
+    /// front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::load(Storage::copy_of(bytes)?)
     }
@@ -62,7 +66,7 @@ impl Model {
     /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 32.
     ///
     /// # Errors
-    /// As [`Model::open`].
+    /// As [`Model::from_bytes`].
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
         Self::load(Storage::from_static(bytes)?)
     }
@@ -74,19 +78,7 @@ impl Model {
         check_tensors(&header, &config)?;
         let labels = labels(metadata, &config)?;
         let front_end = FrontEnd::from_metadata(metadata)?;
-        if let FrontEnd::PatchGrid(grid) = &front_end {
-            let fits = grid.feature_len() == config.visual_feat_dim && config.visual_pos_dim == 4;
-            if !fits {
-                return Err(Error::Hyperparameter {
-                    key: "lxmert.vision.frontend.patch_size".to_owned(),
-                    expected: format!(
-                        "patches of {} values and boxes of {}",
-                        config.visual_feat_dim, config.visual_pos_dim
-                    ),
-                    found: format!("{} and 4", grid.feature_len()),
-                });
-            }
-        }
+        front_end.check(config.visual_feat_dim, config.visual_pos_dim)?;
         let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
         if pieces > config.vocab_size {
             return Err(Error::Hyperparameter {
@@ -147,8 +139,8 @@ impl Model {
     /// The tokenizer, which is made at the first call.
     ///
     /// # Errors
-    /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use or has more pieces than the model
-    /// has words.
+    /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use, [`Error::Hyperparameter`] if it has
+    /// more pieces than the model has words.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
