@@ -18,12 +18,14 @@
 //! ```
 
 mod answers;
+#[doc(hidden)] // for the programs of this repository
 pub mod atomic_file;
-
 mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod model;
+#[doc(hidden)] // for the programs of this repository
+pub mod numbers;
 mod session;
 mod storage;
 pub mod text;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lxmert::atomic_file::AtomicFile;
 use lxmert::model::Config;
+use lxmert::numbers::floats;
 use lxmert::{Inputs, Model, Output, Session, SessionOptions, Text};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -211,18 +212,12 @@ fn expect_axes(name: &str, tensor: &TensorView<'_>, first: &[usize], rank: usize
 fn numbers(name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     Ok(match tensor.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        Dtype::F16 => {
-            data.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            data.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect()
-        }
+        // Masks come as integers or booleans too.
         Dtype::I64 => data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect(),
         Dtype::I32 => data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes) as f32).collect(),
         Dtype::BOOL | Dtype::U8 => data.iter().map(|byte| f32::from(*byte)).collect(),
-        other => return Err(format!("{name}: expected numbers of type F32, found {other:?}")),
+        dtype => floats(dtype, data)
+            .ok_or_else(|| format!("{name}: expected numbers of type F32, found {dtype:?}"))?,
     })
 }
 

@@ -1,3 +1,5 @@
+//! Writing a file, its tensors as they come.
+
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 

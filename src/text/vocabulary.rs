@@ -1,3 +1,5 @@
+//! The tokenizer in a model file.
+
 use super::{BertOptions, Error, Tokenizer};
 use crate::gguf::{self, Metadata};
 

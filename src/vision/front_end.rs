@@ -1,3 +1,5 @@
+//! Which way from an image to regions a model takes.
+
 use super::PatchGrid;
 use crate::Error;
 use crate::gguf::Metadata;
