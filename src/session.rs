@@ -16,7 +16,7 @@ use stage::{Plans, StageMemory};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// The longest question in tokens, [CLS] and [SEP] included.
+    /// The longest question in tokens, `[CLS]` and `[SEP]` included.
     pub max_tokens: usize,
     /// The most regions of an image.
     pub max_regions: usize,
@@ -179,7 +179,7 @@ impl Session {
         self.ask_tokens(&ids)
     }
 
-    /// Asks a question that is token ids already, [CLS] and [SEP] included.
+    /// Asks a question that is token ids already, `[CLS]` and `[SEP]` included.
     ///
     /// # Errors
     /// As [`Session::ask`]; [`Error::Input`] for an id beyond the model's words.

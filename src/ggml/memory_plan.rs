@@ -193,9 +193,9 @@ mod tests {
                 let range = start..start + step.bytes;
                 prop_assert!(range.end <= plan.scratch_bytes() && !step.keep);
                 let last = (n..steps.len()).rev().find(|m| *m == n || steps[*m].reads.contains(&n)).unwrap();
-                for m in n + 1..=last {
-                    if let (Place::Scratch(other), 1..) = (plan.steps[m].place, steps[m].bytes) {
-                        prop_assert!(other >= range.end || range.start >= other + steps[m].bytes);
+                for (slot, other) in plan.steps.iter().zip(&steps).take(last + 1).skip(n + 1) {
+                    if let (Place::Scratch(start), 1..) = (slot.place, other.bytes) {
+                        prop_assert!(start >= range.end || range.start >= start + other.bytes);
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! A safe face for ggml, and the only place that calls it.
 //!
 //! ggml aborts the process when an assertion fails or memory runs out, so nothing here lets it come to that:
-//! the memory is allocated in Rust and handed over ([`AlignedBuffer`]), where each tensor lies in it is planned in
-//! Rust ([`MemoryPlan`]), and the operations of [`Graph`] check the shapes that ggml would assert.
+//! the memory is allocated in Rust and handed over (`AlignedBuffer`), where each tensor lies in it is planned in
+//! Rust (`MemoryPlan`), and the operations of `Graph` check the shapes that ggml would assert.
 //!
 //! ```text
 //! Weights ─► Graph (operations) ─► MemoryPlan (offsets) ─► BoundGraph ─► compute on a ThreadPool
