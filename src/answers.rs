@@ -62,7 +62,8 @@ mod tests {
     #[test]
     fn ranks_answers_and_scores_them() {
         let labels = ["a", "b", "c"].map(str::to_owned);
-        let answers = Answers::new(&[0.0, 3.0_f32.ln(), 0.0], Some(&labels));
+        let logits = [0.0, 3.0_f32.ln(), 0.0];
+        let answers = Answers::new(&logits, Some(&labels));
         let top = answers.top(2);
         assert_eq!(top.iter().map(|answer| answer.text.unwrap()).collect::<Vec<_>>(), ["b", "a"]);
         assert!((top[0].softmax - 0.6).abs() < 1e-6 && (top[0].sigmoid - 0.75).abs() < 1e-6);

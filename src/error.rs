@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::Output;
 use crate::{gguf, text, vision};
 
 /// What went wrong. Every text is one line that names the thing at fault and, where there is one, the remedy.
@@ -15,6 +16,14 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// Something is wrong with a file; the source says what.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// A file that breaks a rule of the GGUF format.
     #[error("not a valid GGUF file: {0}")]
@@ -77,8 +86,8 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// A question was asked before any image was encoded.
-    #[error("no image has been encoded: call encode_image before asking")]
+    /// A question was asked while no single image is encoded.
+    #[error("no single image is encoded: call encode_image before asking")]
     NoImage,
     /// The question or the tokenizer.
     #[error(transparent)]
@@ -86,14 +95,40 @@ pub enum Error {
     /// An image, a feature file, or the regions made from one.
     #[error(transparent)]
     Vision(#[from] vision::Error),
-    /// Memory for the session could not be had.
-    #[error("out of memory: the session needs {bytes} bytes of scratch memory")]
+    /// Memory could not be had.
+    #[error("out of memory: {what} takes {bytes} bytes")]
     OutOfMemory {
+        /// What it was for.
+        what: &'static str,
         /// The size that was asked for.
         bytes: usize,
     },
-    /// ggml refused to run the graph.
-    #[error("ggml failed: {0}")]
+    /// A session is asked for what it was not made to compute.
+    #[error(
+        "this session does not compute {output}: name it in SessionOptions::outputs, and run before reading"
+    )]
+    NotRequested {
+        /// The output.
+        output: Output,
+    },
+    /// Scores that are no numbers: an intermediate result left the range of the weights' type.
+    #[error(
+        "{output} is not finite: features or weights are beyond the range of this file's type; f32 has the widest"
+    )]
+    NotFinite {
+        /// The output.
+        output: Output,
+    },
+    /// The operating system gave no more threads.
+    #[error("{threads} threads could not be started: {source}; ask for fewer")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// ggml reported a failure that no input should cause.
+    #[error("ggml failed: {0}; this is a fault of the program, please report it")]
     Ggml(&'static str),
 }
 

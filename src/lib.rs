@@ -18,12 +18,14 @@
 //! ```
 
 mod answers;
+#[doc(hidden)] // for the programs of this repository
 pub mod atomic_file;
-
 mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod model;
+#[doc(hidden)] // for the programs of this repository
+pub mod numbers;
 mod session;
 mod storage;
 pub mod text;
@@ -36,3 +38,8 @@ pub use session::{Inputs, OutputTensor, Session, SessionOptions, Text};
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

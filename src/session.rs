@@ -8,7 +8,7 @@ use crate::model::{Model, Output, Shape, node_limit};
 use crate::vision::{FrontEnd, Regions};
 use crate::{Answers, Error};
 
-use inputs::{ImageInput, QuestionInput, check_images, used_keys};
+use inputs::{ImageInput, QuestionInput, check_images, limit, used_keys};
 pub use inputs::{Inputs, Text};
 use stage::{Plans, StageMemory};
 
@@ -16,7 +16,7 @@ use stage::{Plans, StageMemory};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// The longest question in tokens, [CLS] and [SEP] included.
+    /// The longest question in tokens, `[CLS]` and `[SEP]` included.
     pub max_tokens: usize,
     /// The most regions of an image.
     pub max_regions: usize,
@@ -30,32 +30,49 @@ pub struct SessionOptions {
     pub inputs_embeds: bool,
 }
 
+/// A file may claim far more positions than any question needs, and memory for attention grows with their square.
+const MAX_DEFAULT_TOKENS: usize = 512;
+
+/// Below this many parameters an operation takes no longer than it takes two threads to meet.
+const SMALL_MODEL: u64 = 10_000_000;
+
 impl SessionOptions {
-    /// One question at a time, of any length that the model takes, on all cores: the answer's scores, or the pooled
-    /// output of a model without answers. For NLVR2, where an answer is about two images, a batch of two.
+    /// One question at a time, of any length that the model takes up to 512 tokens: the answer's scores, or the pooled output of a
+    /// model without answers. On all cores, unless the model is so small that threads would mostly wait for each other. For NLVR2,
+    /// where an answer is about two images, a batch of two.
     pub fn new(model: &Model) -> Self {
         let config = model.config();
         let answers = Output::QuestionAnsweringScore;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(crate::ggml::MAX_THREADS);
         SessionOptions {
-            max_tokens: config.max_position_embeddings,
+            max_tokens: config.max_position_embeddings.min(MAX_DEFAULT_TOKENS),
             max_regions: match model.front_end() {
                 FrontEnd::PatchGrid(grid) => grid.region_count(),
                 _ => 100,
             },
             max_batch: config.head.images(),
-            threads: std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(crate::ggml::MAX_THREADS),
+            threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
         }
     }
 }
 
-/// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
-const MAX_BYTES: usize = 1 << 36;
+/// The most pairs of image and question in one run.
+const MAX_BATCH: usize = 1024;
 
-/// Runs one model. Made for the largest input it will see, it owns all memory that a run needs; it is for one
+/// More outputs than the largest configuration has.
+const MAX_OUTPUTS: usize = 1024;
+
+/// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
+const MAX_BYTES: usize = 1 << 34;
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the ranges of sizes that are computed here assume 64-bit addresses");
+
+const SCRATCH: &str = "a session of these limits (max_tokens, max_regions, max_batch, outputs)";
+
+/// Runs one model. Made for the largest input it will see, it takes the memory for a run's tensors once; it is for one
 /// thread at a time, while any number of sessions share one [`Model`].
 pub struct Session {
     model: Model,
@@ -103,23 +120,23 @@ impl Session {
     /// Makes a session and takes all its memory.
     ///
     /// # Errors
-    /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Missing`] for an
-    /// output that the model does not have, [`Error::OutOfMemory`].
+    /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Input`] for an output that
+    /// the model does not have, [`Error::OutOfMemory`], [`Error::Threads`].
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
         check_options(model, &options)?;
         let pool = ThreadPool::new(options.threads)?;
         let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
         let plans = Plans::new(model, &options, &mut graph_memory, &pool);
-        let bytes = plans.memory_bytes();
-        if bytes > MAX_BYTES {
-            return Err(Error::OutOfMemory { bytes });
+        let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
+        if memory.saturating_add(work) > MAX_BYTES {
+            return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
         }
         Ok(Session {
             model: model.clone(),
             pool,
             graph_memory,
-            memory: AlignedBuffer::new(bytes)?,
-            work: AlignedBuffer::new(plans.work_bytes())?,
+            memory: AlignedBuffer::new(memory, SCRATCH)?,
+            work: AlignedBuffer::new(work, SCRATCH)?,
             plans,
             options,
             image: None,
@@ -146,7 +163,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Input`] if the regions are not of the model's width, [`Error::Limit`] if there are more than the session
-    /// was made for.
+    /// was made for, [`Error::Ggml`].
     pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
         let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
         self.run_image(&input)
@@ -155,23 +172,22 @@ impl Session {
     /// Asks a question about the image that was encoded last.
     ///
     /// # Errors
-    /// [`Error::NoImage`]; [`Error::Missing`] if the model has no tokenizer or no answers; [`Error::Text`];
-    /// [`Error::Limit`] for a question of more tokens than the session was made for.
+    /// [`Error::NoImage`]; [`Error::Missing`] or [`Error::Hyperparameter`] if the model has no tokenizer that fits it;
+    /// [`Error::Text`]; [`Error::Limit`] for a question of more tokens than the session was made for;
+    /// [`Error::NotRequested`] if the session computes no answers; [`Error::NotFinite`]; [`Error::Ggml`].
     pub fn ask(&mut self, question: &str) -> Result<Answers<'_>, Error> {
         let ids = self.model.tokenizer()?.encode(question)?;
         self.ask_tokens(&ids)
     }
 
-    /// Asks a question that is token ids already, [CLS] and [SEP] included.
+    /// Asks a question that is token ids already, `[CLS]` and `[SEP]` included.
     ///
     /// # Errors
     /// As [`Session::ask`]; [`Error::Input`] for an id beyond the model's words.
     pub fn ask_tokens(&mut self, ids: &[u32]) -> Result<Answers<'_>, Error> {
-        if !self.options.outputs.contains(&Output::QuestionAnsweringScore) {
-            return Err(Error::Missing {
-                what: "answers in this session",
-                remedy: "use a model with an answer head, and question_answering_score among the outputs",
-            });
+        let output = Output::QuestionAnsweringScore;
+        if !self.options.outputs.contains(&output) {
+            return Err(Error::NotRequested { output });
         }
         if self.model.config().head.images() > 1 {
             return Err(Error::Missing {
@@ -179,21 +195,24 @@ impl Session {
                 remedy: "an NLVR2 model judges a statement by two images: use Session::run with a batch of two",
             });
         }
-        let image = self.image.as_ref().ok_or(Error::NoImage)?;
-        if image.batch != 1 {
-            // What is encoded is a batch of `run`, not an image to ask about.
+        // What is encoded may also be a batch of `run`, which is no image to ask about.
+        if self.image.as_ref().is_none_or(|image| image.batch != 1) {
             return Err(Error::NoImage);
         }
         let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
         self.run_question(&input)?;
-        let scores = self.output(Output::QuestionAnsweringScore)?.data;
+        let scores = self.output(output)?.data;
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Err(Error::NotFinite { output });
+        }
         Ok(Answers::new(scores, self.model.labels()))
     }
 
     /// Runs the whole model on a batch of raw tensors.
     ///
     /// # Errors
-    /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for.
+    /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for;
+    /// [`Error::Vision`] for boxes that are not of corners within the image; [`Error::Ggml`].
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
         check_images(inputs.batch, self.model.config(), &self.options)?;
         let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
@@ -205,15 +224,12 @@ impl Session {
     /// An output of the last run.
     ///
     /// # Errors
-    /// [`Error::Missing`] if nothing has run yet or the session was not made to compute it.
+    /// [`Error::NotRequested`] if nothing has run yet or the session was not made to compute it.
     pub fn output(&self, output: Output) -> Result<OutputTensor<'_>, Error> {
         let results = self.results.image.iter().chain(&self.results.question);
         let found = results.into_iter().find(|(known, _)| *known == output);
         let (Some(shape), Some((_, region))) = (self.results.shape, found) else {
-            return Err(Error::Missing {
-                what: "such output in this session",
-                remedy: "name it in SessionOptions::outputs, and run the session before reading it",
-            });
+            return Err(Error::NotRequested { output });
         };
         Ok(OutputTensor {
             output,
@@ -269,27 +285,16 @@ fn first_columns(matrix: &[f32], width: usize, used: usize) -> Vec<f32> {
 
 fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {
     let config = model.config();
-    let limits = [
-        ("tokens", options.max_tokens, config.max_position_embeddings, "the model has no more positions"),
-        ("regions", options.max_regions, crate::vision::MAX_REGIONS, "use fewer regions"),
-        ("pairs in a batch", options.max_batch, 1024, "run smaller batches"),
-    ];
-    for (what, found, limit, remedy) in limits {
-        if !(1..=limit).contains(&found) {
-            return Err(Error::Limit { what, found, limit, remedy });
-        }
-    }
-    match options.outputs.iter().find(|output| !output.exists_in(config)) {
-        Some(output) => Err(Error::Input {
+    limit("tokens", options.max_tokens, config.max_position_embeddings, inputs::SHORTEN)?;
+    limit("regions", options.max_regions, crate::vision::MAX_REGIONS, "keep the best regions")?;
+    limit("pairs in a batch", options.max_batch, MAX_BATCH, "run smaller batches")?;
+    let missing = options.outputs.iter().find(|output| !output.exists_in(config));
+    if let Some(output) = missing {
+        return Err(Error::Input {
             name: output.to_string(),
             expected: "an output that the model has".to_owned(),
             found: format!("a model with head {:?}", config.head.name()),
-        }),
-        None if options.outputs.is_empty() => Err(Error::Input {
-            name: "outputs".to_owned(),
-            expected: "at least one".to_owned(),
-            found: "none".to_owned(),
-        }),
-        None => Ok(()),
+        });
     }
+    limit("outputs", options.outputs.len(), MAX_OUTPUTS, "name each output once")
 }

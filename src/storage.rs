@@ -31,8 +31,10 @@ impl Storage {
         if file.metadata().map_err(Error::io(path))?.len() == 0 {
             return Ok(Storage(Kind::Static(&[])));
         }
-        // SAFETY: the map is private to this process and read only. A file that another process shortens while it is
-        // mapped ends the run with SIGBUS; the documentation of `Model::open` says so, and `Model::from_bytes` avoids it.
+        // SAFETY: the map is private to this process and read only. If another process shortens the file while it is
+        // mapped, a read ends the process with SIGBUS; the documentation of `Model::open` says so, and
+        // `Model::from_bytes` avoids it. If it writes into the file, only numbers change under us: all lengths, offsets and
+        // indices are taken from the header once, when it is parsed.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Storage(Kind::Mapped(map)))
     }
@@ -53,7 +55,7 @@ impl Storage {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn copy_of(bytes: &[u8]) -> Result<Self, Error> {
-        Ok(Storage(Kind::Owned(AlignedBuffer::copy_of(bytes)?)))
+        Ok(Storage(Kind::Owned(AlignedBuffer::copy_of(bytes, "a copy of the model")?)))
     }
 
     pub fn as_slice(&self) -> &[u8] {

@@ -156,7 +156,10 @@ fn the_file_in_the_program_is_what_the_converter_makes() {
     let file = directory.path().join("model.gguf");
     convert(&model_directory(), TensorType::Q8_0, &file);
     let committed = model_directory().join("easy-vqa-q8_0.gguf");
-    assert!(std::fs::read(file).unwrap() == std::fs::read(&committed).unwrap(), "convert it again: {committed:?}");
+    assert!(
+        std::fs::read(file).unwrap() == std::fs::read(&committed).unwrap(),
+        "convert it again: {committed:?}"
+    );
 }
 
 #[test]

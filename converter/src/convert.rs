@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use lxmert::gguf::{TensorType, Writer};
+use lxmert::gguf::{TensorSpec, TensorType, Writer};
 
 use crate::Error;
 use crate::check::check;
 use crate::checkpoint::Checkpoint;
+use crate::difference::Difference;
 use crate::encode::encode;
 use crate::job::Job;
 use crate::plan::Plan;
@@ -32,6 +33,10 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// Whether a GGUF file may be converted whose tensors are quantized already.
     pub allow_requantize: bool,
+    /// The least cosine between a tensor and what its type makes of it; no file is written if one has less.
+    pub min_cosine: Option<f64>,
+    /// Decide on everything and report it, but write nothing.
+    pub dry_run: bool,
 }
 
 /// How far a conversion is.
@@ -93,7 +98,8 @@ pub fn convert_synthetic(
 /// # Errors
 /// [`Error::Tensors`] with everything that is wrong with the tensors; [`Error::Labels`], [`Error::Tokenizer`] and
 /// [`Error::Preprocessing`] where one of these does not fit the model; [`Error::TensorType`] for a type that is
-/// not among [`TENSOR_TYPES`](crate::TENSOR_TYPES); [`Error::OutputIsInput`]; [`Error::Io`] and [`Error::Write`].
+/// not among [`TENSOR_TYPES`](crate::TENSOR_TYPES); [`Error::TooFar`] for tensors below [`Options::min_cosine`];
+/// [`Error::OutputIsInput`]; [`Error::Io`] and [`Error::Write`].
 pub fn convert(
     checkpoint: &Checkpoint,
     tensor_type: TensorType,
@@ -114,26 +120,46 @@ pub fn convert(
     let checked = check(source, &plan, threads, &mut |values| counter.add(values))?;
     let job = Job::new(checkpoint, plan, checked, tensor_type)?;
 
-    let mut writer = Writer::create(out, &job.metadata()?, &job.specs())?;
+    let (metadata, specs) = (job.metadata()?, job.specs());
+    if options.dry_run {
+        let file_bytes = Writer::file_bytes(&metadata, &specs)?;
+        return Ok(job.report(None, file_bytes, &[], started.elapsed()));
+    }
+    let mut writer = Writer::create(out, &metadata, &specs)?;
     counter = Counter { stage: Stage::Writing, done: 0, ..counter };
+    let mut differences = vec![Difference::default(); specs.len()];
     stream(
         source,
         &job.plan.tensors,
         threads,
         |piece, values, bytes| {
             let row_len = job.plan.tensors[piece.tensor].row_len() as usize;
-            encode(job.choices[piece.tensor].0, values, row_len, bytes);
+            let tensor_type = job.choices[piece.tensor].0;
+            encode(tensor_type, values, row_len, bytes);
+            Difference::of_encoded(tensor_type, values, bytes)
         },
-        |piece, (), bytes| {
+        |piece, difference, bytes| {
+            differences[piece.tensor].add(&difference);
             writer.write(bytes)?;
             counter.add(piece.len);
             Ok(())
         },
     )?;
+    if let Some(limit) = options.min_cosine {
+        check_cosines(&specs, &differences, limit)?;
+    }
     writer.finish()?;
 
     let file_bytes = std::fs::metadata(out).map_err(Error::io(out))?.len();
-    Ok(job.report(out, file_bytes, started.elapsed()))
+    Ok(job.report(Some(out), file_bytes, &differences, started.elapsed()))
+}
+
+/// Refuses tensors that their types have changed too much.
+fn check_cosines(specs: &[TensorSpec], differences: &[Difference], limit: f64) -> Result<(), Error> {
+    let cosines = specs.iter().zip(differences).map(|(spec, sums)| (spec.name.clone(), sums.report().cosine));
+    // A cosine that is no number, of values whose squares overflow, is not above the limit either.
+    let tensors: Vec<_> = cosines.filter(|(_, cosine)| cosine.is_nan() || *cosine < limit).collect();
+    if tensors.is_empty() { Ok(()) } else { Err(Error::TooFar { limit, tensors }) }
 }
 
 /// Tells how far a pass is.

@@ -134,6 +134,14 @@ pub enum Error {
     /// A type that tensors can have but conversions do not write.
     #[error("no conversion to {0}: choose one of {list}", list = crate::types::names())]
     TensorType(gguf::TensorType),
+    /// Tensors lose more in their types than was allowed.
+    #[error("{} below the cosine {limit} that was asked for", tensor_count(tensors.len()))]
+    TooFar {
+        /// The least cosine that was allowed.
+        limit: f64,
+        /// The tensors below it, with their cosines.
+        tensors: Vec<(String, f64)>,
+    },
     /// The output would overwrite what it is made from.
     #[error("{}: the output is one of the input files", path.display())]
     OutputIsInput {
@@ -159,6 +167,10 @@ impl From<gguf::Error> for Error {
     fn from(error: gguf::Error) -> Self {
         Error::Model(error.into())
     }
+}
+
+fn tensor_count(tensors: usize) -> String {
+    if tensors == 1 { "1 tensor is".to_owned() } else { format!("{tensors} tensors are") }
 }
 
 fn count(problems: usize) -> String {

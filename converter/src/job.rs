@@ -9,10 +9,11 @@ use lxmert::model::ARCHITECTURE;
 use crate::Error;
 use crate::check::Checked;
 use crate::checkpoint::Checkpoint;
+use crate::difference::{Difference, ErrorReport};
 use crate::labels::Labels;
 use crate::plan::Plan;
 use crate::recognise::class_name;
-use crate::report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport};
+use crate::report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport, WorstTensor};
 use crate::source::Source;
 use crate::types::{Reason, TENSOR_TYPES, choose, file_type};
 
@@ -127,21 +128,26 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// What there is to tell once the file is written.
-    pub fn report(self, output: &Path, file_bytes: u64, time: Duration) -> Report {
+    /// What there is to tell, with the differences of the tensors if they were written to `output`.
+    pub fn report(
+        self,
+        output: Option<&Path>,
+        file_bytes: u64,
+        differences: &[Difference],
+        time: Duration,
+    ) -> Report {
         let parameters = self.plan.parameters();
         let ignored = self.plan.ignored;
-        let tensors: Vec<_> = self
-            .plan
-            .tensors
-            .into_iter()
-            .zip(self.choices)
-            .map(|(tensor, (tensor_type, reason))| TensorReport {
+        let planned = self.plan.tensors.into_iter().zip(self.choices).enumerate();
+        let tensors: Vec<_> = planned
+            .map(|(number, (tensor, (tensor_type, reason)))| TensorReport {
                 bytes: tensor.bytes(tensor_type),
+                bits_per_weight: bits_per_weight(tensor.bytes(tensor_type), tensor.values()),
                 tensor_type: tensor_type.to_string(),
                 name: tensor.name,
                 dims: tensor.dims,
                 reason,
+                error: differences.get(number).map(Difference::report),
                 sources: own_names(self.checkpoint.source.as_ref(), &tensor.sources),
             })
             .collect();
@@ -160,11 +166,11 @@ impl<'a> Job<'a> {
             class: class_name(&self.plan.config.head).to_owned(),
             parameters,
             sha256: self.sha256,
-            output: output.to_owned(),
+            output: output.map(Path::to_owned),
             file_bytes,
-            bits_per_weight: data_bytes as f64 * 8.0 / parameters as f64,
+            bits_per_weight: bits_per_weight(data_bytes, parameters),
             tensor_type: self.requested.to_string(),
-            types: types(&tensors),
+            types: types(&tensors, differences),
             tensors,
             ignored,
             notes: self.checkpoint.notes(),
@@ -183,15 +189,33 @@ fn own_names(source: &dyn Source, names: &[String]) -> Vec<String> {
     own
 }
 
-/// The tensors counted by type.
-fn types(tensors: &[TensorReport]) -> Vec<TypeReport> {
-    let of = |tensor_type: String| {
-        let found = tensors.iter().filter(|tensor| tensor.tensor_type == tensor_type);
-        let (count, bytes) = (found.clone().count(), found.map(|tensor| tensor.bytes).sum());
-        TypeReport { tensor_type, tensors: count, bytes }
+fn bits_per_weight(bytes: u64, weights: u64) -> f64 {
+    bytes as f64 * 8.0 / weights as f64
+}
+
+/// The tensors summed up by type.
+fn types(tensors: &[TensorReport], differences: &[Difference]) -> Vec<TypeReport> {
+    let of = |(tensor_type, _): (TensorType, u32)| {
+        let tensor_type = tensor_type.to_string();
+        let (mut count, mut bytes, mut weights, mut sum) = (0, 0, 0, Difference::default());
+        let mut worst: Option<WorstTensor> = None;
+        for (number, tensor) in
+            tensors.iter().enumerate().filter(|(_, other)| other.tensor_type == tensor_type)
+        {
+            count += 1;
+            bytes += tensor.bytes;
+            weights += tensor.dims.iter().product::<u64>();
+            sum.add(differences.get(number).unwrap_or(&Difference::default()));
+            let Some(ErrorReport { cosine, .. }) = tensor.error else { continue };
+            if worst.as_ref().is_none_or(|worst| cosine < worst.cosine) {
+                worst = Some(WorstTensor { name: tensor.name.clone(), cosine });
+            }
+        }
+        let error = worst.is_some().then(|| sum.report());
+        let bits_per_weight = bits_per_weight(bytes, weights);
+        TypeReport { tensor_type, tensors: count, bytes, bits_per_weight, error, worst }
     };
-    let all = TENSOR_TYPES.map(|(tensor_type, _)| of(tensor_type.to_string()));
-    all.into_iter().filter(|of| of.tensors > 0).collect()
+    TENSOR_TYPES.map(of).into_iter().filter(|of| of.tensors > 0).collect()
 }
 
 /// A number of weights as model names carry it, with at least two digits: `214M`, `1.4M`, `67K`.

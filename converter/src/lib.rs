@@ -28,6 +28,7 @@
 mod check;
 mod checkpoint;
 mod convert;
+mod difference;
 mod encode;
 mod error;
 mod files;
@@ -46,7 +47,8 @@ mod types;
 
 pub use checkpoint::Checkpoint;
 pub use convert::{Options, Progress, Stage, convert, convert_directory, convert_synthetic};
+pub use difference::{Difference, ErrorReport};
 pub use error::{Error, Problem};
-pub use report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport};
+pub use report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport, WorstTensor};
 pub use source::Synthetic;
 pub use types::{Reason, TENSOR_TYPES};

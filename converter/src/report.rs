@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::difference::ErrorReport;
 use crate::types::Reason;
 
 /// The result of a conversion. Displays as the text that `lxmert-quantize` prints.
@@ -20,15 +21,15 @@ pub struct Report {
     pub parameters: u64,
     /// SHA-256 of all source values as little-endian f32 in the file's order.
     pub sha256: String,
-    /// The file that was written.
-    pub output: PathBuf,
-    /// Its size in bytes.
+    /// The file that was written; `None` if none was to be.
+    pub output: Option<PathBuf>,
+    /// Its size in bytes, or the size that it would have.
     pub file_bytes: u64,
     /// Bits of tensor data for each weight.
     pub bits_per_weight: f64,
     /// The type that was asked for.
     pub tensor_type: String,
-    /// How many tensors of each type there are.
+    /// The tensors summed up by type.
     pub types: Vec<TypeReport>,
     /// Every tensor, in the file's order.
     pub tensors: Vec<TensorReport>,
@@ -55,6 +56,21 @@ pub struct TypeReport {
     pub tensors: usize,
     /// Bytes of their data.
     pub bytes: u64,
+    /// Bits of data for each weight.
+    pub bits_per_weight: f64,
+    /// How far all of them together are from the source; `None` if nothing was written.
+    pub error: Option<ErrorReport>,
+    /// The tensor that is farthest from its source.
+    pub worst: Option<WorstTensor>,
+}
+
+/// The tensor with the least cosine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorstTensor {
+    /// Its name.
+    pub name: String,
+    /// Its cosine.
+    pub cosine: f64,
 }
 
 /// One tensor.
@@ -68,6 +84,10 @@ pub struct TensorReport {
     pub tensor_type: String,
     /// Bytes of its data.
     pub bytes: u64,
+    /// Bits of data for each weight.
+    pub bits_per_weight: f64,
+    /// How far it is from the source; `None` if nothing was written.
+    pub error: Option<ErrorReport>,
     /// Why it is not of the type that was asked for; `None` also for what is never quantized.
     pub reason: Option<Reason>,
     /// The source tensors that it is made of.
@@ -94,19 +114,27 @@ pub struct AnswerReport {
     pub duplicates: Vec<String>,
 }
 
+/// The heading of [`measures`].
+const HEADING: &str = "  cosine    PSNR  max error";
+
+fn measures(error: ErrorReport) -> String {
+    let psnr = error.psnr.map_or_else(|| "exact".to_owned(), |psnr| format!("{psnr:.1}"));
+    format!("{:>8.6} {psnr:>7} {:>10.2e}", error.cosine, error.max_error)
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let line = |f: &mut Formatter<'_>, name: &str, text: &dyn Display| writeln!(f, "{name:<11} {text}");
         line(f, "source", &self.source)?;
         line(f, "class", &self.class)?;
         line(f, "parameters", &self.parameters)?;
-        line(f, "output", &self.output.display())?;
+        match &self.output {
+            Some(output) => line(f, "output", &output.display())?,
+            None => line(f, "output", &"none: this is what would be written")?,
+        }
         let bits = self.bits_per_weight;
         line(f, "size", &format_args!("{} bytes, {bits:.2} bits per weight", self.file_bytes))?;
-        for of in &self.types {
-            let tensors = format_args!("{} tensors, {} bytes", of.tensors, of.bytes);
-            line(f, &of.tensor_type, &tensors)?;
-        }
+        self.table(f)?;
         self.kept(f)?;
         for name in &self.ignored {
             line(f, "ignored", &format_args!("{name:?}: a buffer, not a weight"))?;
@@ -139,6 +167,37 @@ impl Display for Report {
 }
 
 impl Report {
+    /// Every tensor in a line: shape, type, error and what it is made of.
+    pub fn tensor_table(&self) -> String {
+        let mut text =
+            format!("{:<32} {:<14} {:<6} {:>5} {HEADING}  source\n", "tensor", "shape", "type", "bits");
+        for tensor in &self.tensors {
+            let TensorReport { name, tensor_type, bits_per_weight: bits, error, .. } = tensor;
+            let (dims, sources) = (format!("{:?}", tensor.dims), tensor.sources.join(" + "));
+            let error = error.map_or_else(String::new, measures);
+            text += &format!("{name:<32} {dims:<14} {tensor_type:<6} {bits:>5.2} {error:<27}  {sources}\n");
+        }
+        text
+    }
+
+    /// A line for each type: how much there is of it, and how far it is from the source.
+    fn table(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<11} {:>7} {:>11} {:>5} {HEADING}  worst tensor", "type", "tensors", "bytes", "bits")?;
+        for of in &self.types {
+            let TypeReport { tensor_type, tensors, bytes, bits_per_weight: bits, .. } = of;
+            write!(f, "{tensor_type:<11} {tensors:>7} {bytes:>11} {bits:>5.2}")?;
+            match (of.error, &of.worst) {
+                // What is stored whole has no worst tensor.
+                (Some(error), Some(worst)) if worst.cosine < 1.0 => {
+                    writeln!(f, " {}  {:.6} {}", measures(error), worst.cosine, worst.name)?;
+                }
+                (Some(error), _) => writeln!(f, " {}", measures(error))?,
+                (None, _) => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The tensors that kept another type than the one asked for, grouped by type and reason.
     fn kept(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut groups: BTreeMap<(&str, Reason), Vec<&str>> = BTreeMap::new();

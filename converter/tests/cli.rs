@@ -64,6 +64,7 @@ fn exits_with_0_for_help_and_2_for_wrong_use() {
         &["q8_0", "--synthetic", "huge"],
         &["q8_0", "model", "--seed", "3"],
         &["q8_0", "model", "--threads", "0"],
+        &["q8_0", "model", "--min-cosine", "2"],
     ] {
         let output = quantize(&directory, wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
@@ -114,6 +115,36 @@ fn makes_synthetic_models_from_a_seed() {
     assert_eq!(file.metadata().strings("lxmert.classifier.output_labels").unwrap(), ["no", "yes", "maybe"]);
     assert!(file.bytes == make("5", "b.gguf").bytes);
     assert!(file.bytes != make("6", "c.gguf").bytes);
+}
+
+#[test]
+fn tells_what_it_would_write() {
+    let directory = TempDir::new().unwrap();
+    let model = golden("qa-small");
+    let run = |more: &[&str]| {
+        let output = quantize(&directory, &[&["q4_0", path(&model), "out.gguf", "--json"], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let planned = run(&["--dry-run"]);
+    assert!(planned["output"].is_null() && planned["tensors"][0]["error"].is_null());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    let written = run(&[]);
+    assert_eq!(written["output"], "out.gguf");
+    assert_eq!(planned["file_bytes"], std::fs::metadata(directory.path().join("out.gguf")).unwrap().len());
+    assert_eq!(planned["types"][0]["bytes"], written["types"][0]["bytes"]);
+}
+
+#[test]
+fn writes_nothing_that_is_too_far_from_its_source() {
+    let directory = TempDir::new().unwrap();
+    let model = golden("qa-small");
+    let run = |limit| quantize(&directory, &["q4_0", path(&model), "out.gguf", "--min-cosine", limit]);
+    let output = run("0.9999");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    assert!(text(&output.stderr).contains("\n  pooler.weight: 0.99"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert!(run("0.9").status.success());
 }
 
 #[test]

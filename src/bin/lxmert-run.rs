@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lxmert::atomic_file::AtomicFile;
 use lxmert::model::Config;
+use lxmert::numbers::floats;
 use lxmert::{Inputs, Model, Output, Session, SessionOptions, Text};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -41,7 +42,7 @@ struct Arguments {
     /// Write all attentions too.
     #[arg(long)]
     output_attentions: bool,
-    /// Threads to compute with [default: all cores].
+    /// Threads to compute with [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N", overrides_with = "threads")]
     threads: Option<usize>,
 }
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let model = Model::open(&arguments.model).map_err(in_file(&arguments.model))?;
+    let model = Model::open(&arguments.model)?;
     let outputs = wanted(arguments, model.config())?;
     let bytes = std::fs::read(&arguments.inputs).map_err(in_file(&arguments.inputs))?;
     let tensors = Tensors::read(&bytes).map_err(in_file(&arguments.inputs))?;
@@ -71,12 +72,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Puts a file's name before what is wrong with it.
 fn in_file<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Box<dyn Error> {
-    let path = path.display().to_string();
-    move |error| {
-        let text = error.to_string();
-        // Errors of opening a model name the file themselves.
-        if text.starts_with(&path) { text.into() } else { format!("{path}: {text}").into() }
-    }
+    move |error| format!("{}: {error}", path.display()).into()
 }
 
 fn wanted(arguments: &Arguments, config: &Config) -> Result<Vec<Output>, Box<dyn Error>> {
@@ -216,18 +212,12 @@ fn expect_axes(name: &str, tensor: &TensorView<'_>, first: &[usize], rank: usize
 fn numbers(name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     Ok(match tensor.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        Dtype::F16 => {
-            data.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            data.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect()
-        }
+        // Masks come as integers or booleans too.
         Dtype::I64 => data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect(),
         Dtype::I32 => data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes) as f32).collect(),
         Dtype::BOOL | Dtype::U8 => data.iter().map(|byte| f32::from(*byte)).collect(),
-        other => return Err(format!("{name}: expected numbers of type F32, found {other:?}")),
+        dtype => floats(dtype, data)
+            .ok_or_else(|| format!("{name}: expected numbers of type F32, found {dtype:?}"))?,
     })
 }
 

@@ -6,6 +6,12 @@ use std::ptr::NonNull;
 use super::ALIGNMENT;
 use crate::Error;
 
+/// Has the alignment of a buffer, so that one without bytes is aligned too.
+#[repr(align(64))]
+struct Aligned;
+
+const _: () = assert!(align_of::<Aligned>() == ALIGNMENT);
+
 /// A block of zeroed bytes, aligned for ggml, whose size never changes.
 pub(crate) struct AlignedBuffer {
     start: NonNull<u8>,
@@ -18,14 +24,14 @@ unsafe impl Send for AlignedBuffer {}
 unsafe impl Sync for AlignedBuffer {}
 
 impl AlignedBuffer {
-    /// Allocates `len` bytes.
+    /// Allocates `len` bytes for the given purpose.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn new(len: usize) -> Result<Self, Error> {
-        let out_of_memory = Error::OutOfMemory { bytes: len };
+    pub fn new(len: usize, what: &'static str) -> Result<Self, Error> {
+        let out_of_memory = Error::OutOfMemory { what, bytes: len };
         if len == 0 {
-            return Ok(AlignedBuffer { start: NonNull::dangling(), len });
+            return Ok(AlignedBuffer { start: NonNull::<Aligned>::dangling().cast(), len });
         }
         let Ok(layout) = Layout::from_size_align(len, ALIGNMENT) else { return Err(out_of_memory) };
         // SAFETY: the layout's size is not zero.
@@ -37,8 +43,8 @@ impl AlignedBuffer {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn copy_of(bytes: &[u8]) -> Result<Self, Error> {
-        let mut buffer = Self::new(bytes.len())?;
+    pub fn copy_of(bytes: &[u8], what: &'static str) -> Result<Self, Error> {
+        let mut buffer = Self::new(bytes.len(), what)?;
         buffer.as_mut_slice().copy_from_slice(bytes);
         Ok(buffer)
     }
@@ -62,7 +68,7 @@ impl AlignedBuffer {
     /// # Panics
     /// If they do not lie within the buffer or are not aligned: offsets come from a plan made for it.
     pub fn f32s(&self, offset: usize, len: usize) -> &[f32] {
-        assert!(offset.is_multiple_of(4) && offset + 4 * len <= self.len, "numbers outside of the buffer");
+        self.check_numbers(offset, len);
         // SAFETY: in bounds and aligned as just checked; any bits are an f32.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(offset).cast(), len) }
     }
@@ -72,9 +78,15 @@ impl AlignedBuffer {
     /// # Panics
     /// As [`AlignedBuffer::f32s`].
     pub fn f32s_mut(&mut self, offset: usize, len: usize) -> &mut [f32] {
-        assert!(offset.is_multiple_of(4) && offset + 4 * len <= self.len, "numbers outside of the buffer");
+        self.check_numbers(offset, len);
         // SAFETY: in bounds and aligned as just checked, exclusive by `&mut self`; any bits are an f32.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(offset).cast(), len) }
+    }
+
+    fn check_numbers(&self, offset: usize, len: usize) {
+        let end = len.checked_mul(4).and_then(|bytes| bytes.checked_add(offset));
+        let within = end.is_some_and(|end| end <= self.len);
+        assert!(offset.is_multiple_of(4) && within, "numbers outside of the buffer");
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
@@ -97,20 +109,20 @@ mod tests {
 
     #[test]
     fn is_aligned_and_zeroed() {
-        let buffer = AlignedBuffer::new(100).unwrap();
+        let buffer = AlignedBuffer::new(100, "a test").unwrap();
         assert!(buffer.as_slice().as_ptr().addr().is_multiple_of(ALIGNMENT));
         assert_eq!(buffer.as_slice(), [0; 100]);
-        assert!(AlignedBuffer::new(0).unwrap().as_slice().is_empty());
+        assert!(AlignedBuffer::new(0, "a test").unwrap().as_slice().is_empty());
     }
 
     #[test]
     fn reports_a_size_that_cannot_be_had() {
-        assert!(matches!(AlignedBuffer::new(usize::MAX / 2), Err(Error::OutOfMemory { .. })));
+        assert!(matches!(AlignedBuffer::new(usize::MAX / 2, "a test"), Err(Error::OutOfMemory { .. })));
     }
 
     #[test]
     fn holds_numbers_where_they_were_written() {
-        let mut buffer = AlignedBuffer::copy_of(&[0xff; 12]).unwrap();
+        let mut buffer = AlignedBuffer::copy_of(&[0xff; 12], "a test").unwrap();
         buffer.f32s_mut(4, 1)[0] = 1.5;
         assert_eq!(buffer.f32s(4, 1), [1.5]);
         assert_eq!(buffer.as_slice()[..4], [0xff; 4]);

@@ -1,5 +1,6 @@
 //! A graph of ggml operations: built, planned, bound to memory and computed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -10,7 +11,7 @@ use super::memory_plan::{Place, Step};
 use super::{AlignedBuffer, MemoryPlan, ThreadPool, Weights};
 use crate::Error;
 
-/// Room for the description of one graph at a time. Kept by a session, so that building a graph allocates nothing.
+/// Room for the description of one graph at a time. Kept by a session, so that ggml allocates nothing for a graph.
 pub(crate) struct GraphMemory {
     context: NonNull<sys::ggml_context>,
     nodes: usize,
@@ -30,12 +31,13 @@ impl GraphMemory {
         // SAFETY: both return constants of the build.
         let bytes =
             unsafe { sys::ggml_tensor_overhead() * nodes + sys::ggml_graph_overhead_custom(nodes, false) };
-        let mut memory = AlignedBuffer::new(bytes)?;
+        let mut memory = AlignedBuffer::new(bytes, "the description of the graph")?;
         let params = sys::ggml_init_params {
             mem_size: memory.len(),
             mem_buffer: memory.as_mut_ptr().cast(),
             no_alloc: true,
         };
+        super::silence();
         // SAFETY: the buffer is aligned and outlives the context.
         let context = unsafe { sys::ggml_init(params) };
         let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
@@ -116,6 +118,7 @@ pub(crate) struct Graph<'g> {
     graph: NonNull<sys::ggml_cgraph>,
     weights: &'g Weights,
     capacity: usize,
+    tensors: Cell<usize>,
     inputs: Vec<Tensor<'g>>,
     kept: Vec<Tensor<'g>>,
     _memory: PhantomData<&'g mut GraphMemory>,
@@ -134,6 +137,7 @@ impl<'g> Graph<'g> {
             graph: NonNull::new(graph).expect("room for the graph was made"),
             weights,
             capacity: memory.nodes,
+            tensors: Cell::new(0),
             inputs: Vec::new(),
             kept: Vec::new(),
             _memory: PhantomData,
@@ -158,8 +162,7 @@ impl<'g> Graph<'g> {
     fn input(&mut self, element: sys::ggml_type, dims: [usize; 4]) -> Tensor<'g> {
         let ne = dims.map(|dim| dim as i64);
         // SAFETY: the context is valid and the sizes are positive.
-        let tensor =
-            self.wrap(unsafe { sys::ggml_new_tensor(self.context.as_ptr(), element, 4, ne.as_ptr()) });
+        let tensor = self.wrap(unsafe { sys::ggml_new_tensor(self.room_for_one(), element, 4, ne.as_ptr()) });
         self.inputs.push(tensor);
         tensor
     }
@@ -198,13 +201,13 @@ impl<'g> Graph<'g> {
     /// x · factor.
     pub fn scale(&self, x: Tensor<'g>, factor: f32) -> Tensor<'g> {
         // SAFETY: context and tensor are valid.
-        self.wrap(unsafe { sys::ggml_scale(self.context.as_ptr(), x.raw.as_ptr(), factor) })
+        self.wrap(unsafe { sys::ggml_scale(self.room_for_one(), x.raw.as_ptr(), factor) })
     }
 
     /// (x − mean) / √(variance + epsilon) over the first axis.
     pub fn norm(&self, x: Tensor<'g>, epsilon: f32) -> Tensor<'g> {
         // SAFETY: context and tensor are valid.
-        self.wrap(unsafe { sys::ggml_norm(self.context.as_ptr(), x.raw.as_ptr(), epsilon) })
+        self.wrap(unsafe { sys::ggml_norm(self.room_for_one(), x.raw.as_ptr(), epsilon) })
     }
 
     /// GELU with the error function.
@@ -238,7 +241,7 @@ impl<'g> Graph<'g> {
         let mask = mask.map_or(std::ptr::null_mut(), |mask| mask.raw.as_ptr());
         // SAFETY: context and tensors are valid.
         let soft_max =
-            unsafe { sys::ggml_soft_max_ext(self.context.as_ptr(), x.raw.as_ptr(), mask, scale, 0.0) };
+            unsafe { sys::ggml_soft_max_ext(self.room_for_one(), x.raw.as_ptr(), mask, scale, 0.0) };
         self.wrap(soft_max)
     }
 
@@ -263,18 +266,7 @@ impl<'g> Graph<'g> {
         let [nb1, nb2, nb3] = strides;
         // SAFETY: context and tensor are valid, and the view lies within the tensor.
         let view = unsafe {
-            sys::ggml_view_4d(
-                self.context.as_ptr(),
-                x.raw.as_ptr(),
-                ne0,
-                ne1,
-                ne2,
-                ne3,
-                nb1,
-                nb2,
-                nb3,
-                offset,
-            )
+            sys::ggml_view_4d(self.room_for_one(), x.raw.as_ptr(), ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset)
         };
         self.wrap(view)
     }
@@ -293,7 +285,7 @@ impl<'g> Graph<'g> {
         assert!(x.is_contiguous() && x.elements() == dims.iter().product::<usize>(), "a reshaped view");
         let [ne0, ne1, ne2, ne3] = dims.map(|dim| dim as i64);
         // SAFETY: context and tensor are valid, and the sizes agree.
-        self.wrap(unsafe { sys::ggml_reshape_4d(self.context.as_ptr(), x.raw.as_ptr(), ne0, ne1, ne2, ne3) })
+        self.wrap(unsafe { sys::ggml_reshape_4d(self.room_for_one(), x.raw.as_ptr(), ne0, ne1, ne2, ne3) })
     }
 
     /// A view in which axis i of `x` has become axis `axes[i]`.
@@ -303,14 +295,14 @@ impl<'g> Graph<'g> {
         assert_eq!(sorted, [0, 1, 2, 3], "a permutation");
         let [a, b, c, d] = axes.map(|axis| axis as i32);
         // SAFETY: context and tensor are valid, and the axes are a permutation.
-        self.wrap(unsafe { sys::ggml_permute(self.context.as_ptr(), x.raw.as_ptr(), a, b, c, d) })
+        self.wrap(unsafe { sys::ggml_permute(self.room_for_one(), x.raw.as_ptr(), a, b, c, d) })
     }
 
     /// A copy in f32.
     pub fn to_f32(&self, x: Tensor<'g>) -> Tensor<'g> {
         // SAFETY: context and tensor are valid; ggml unpacks every type there is.
         self.wrap(unsafe {
-            sys::ggml_cast(self.context.as_ptr(), x.raw.as_ptr(), sys::ggml_type::GGML_TYPE_F32)
+            sys::ggml_cast(self.room_for_one(), x.raw.as_ptr(), sys::ggml_type::GGML_TYPE_F32)
         })
     }
 
@@ -328,7 +320,7 @@ impl<'g> Graph<'g> {
         x: Tensor<'g>,
     ) -> Tensor<'g> {
         // SAFETY: context and tensor are valid; the operation takes any shape.
-        self.wrap(unsafe { operation(self.context.as_ptr(), x.raw.as_ptr()) })
+        self.wrap(unsafe { operation(self.room_for_one(), x.raw.as_ptr()) })
     }
 
     fn binary(
@@ -342,11 +334,19 @@ impl<'g> Graph<'g> {
         b: Tensor<'g>,
     ) -> Tensor<'g> {
         // SAFETY: context and tensors are valid; the caller has checked the shapes.
-        self.wrap(unsafe { operation(self.context.as_ptr(), a.raw.as_ptr(), b.raw.as_ptr()) })
+        self.wrap(unsafe { operation(self.room_for_one(), a.raw.as_ptr(), b.raw.as_ptr()) })
+    }
+
+    /// The context, for the one tensor that the next call makes in it: ggml aborts when there is no room.
+    fn room_for_one(&self) -> *mut sys::ggml_context {
+        let tensors = self.tensors.get() + 1;
+        assert!(tensors <= self.capacity, "a graph of more than {} operations", self.capacity);
+        self.tensors.set(tensors);
+        self.context.as_ptr()
     }
 
     fn wrap(&self, tensor: *mut sys::ggml_tensor) -> Tensor<'g> {
-        let raw = NonNull::new(tensor).expect("a graph as large as it was announced");
+        let raw = NonNull::new(tensor).expect("a tensor where there is room for one");
         // SAFETY: lives in the graph's memory, which is borrowed for 'g.
         unsafe { Tensor::new(raw) }
     }
@@ -369,7 +369,6 @@ impl<'g> Graph<'g> {
 
     /// Plans the memory for this graph, and so for every graph of the same operations on smaller shapes.
     pub fn plan(&self) -> MemoryPlan {
-        debug_assert!(self.len() <= self.capacity);
         let bytes_of = |tensor: NonNull<sys::ggml_tensor>| {
             // SAFETY: the tensor is valid.
             unsafe { sys::ggml_nbytes(tensor.as_ptr()) }

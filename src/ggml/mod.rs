@@ -1,13 +1,11 @@
 //! A safe face for ggml, and the only place that calls it.
 //!
 //! ggml aborts the process when an assertion fails or memory runs out, so nothing here lets it come to that:
-//! the memory is allocated in Rust and handed over ([`AlignedBuffer`]), where each tensor lies in it is planned in
-//! Rust ([`MemoryPlan`]), and the operations of [`Graph`] check the shapes that ggml would assert.
+//! the memory is allocated in Rust and handed over (`AlignedBuffer`), where each tensor lies in it is planned in
+//! Rust (`MemoryPlan`), and the operations of `Graph` check the shapes that ggml would assert.
 //!
 //! ```text
-//! Weights ──┐
-//!           ├─► Graph (operations) ─► MemoryPlan (offsets) ─► Graph::compute on a ThreadPool
-//! Metadata ─┘
+//! Weights ─► Graph (operations) ─► MemoryPlan (offsets) ─► BoundGraph ─► compute on a ThreadPool
 //! ```
 
 mod buffer;
@@ -30,6 +28,19 @@ pub fn version() -> &'static str {
     // SAFETY: returns a pointer to a string literal.
     let version = unsafe { std::ffi::CStr::from_ptr(ggml_sys_bindings::ggml_version()) };
     version.to_str().unwrap_or("unknown")
+}
+
+/// Keeps ggml from writing to standard error: a library says what it has to say through its errors.
+fn silence() {
+    unsafe extern "C" fn ignore(
+        _: ggml_sys_bindings::ggml_log_level,
+        _: *const std::ffi::c_char,
+        _: *mut std::ffi::c_void,
+    ) {
+    }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: the callback ignores its arguments, so it needs no user data.
+    ONCE.call_once(|| unsafe { ggml_sys_bindings::ggml_log_set(Some(ignore), std::ptr::null_mut()) });
 }
 
 /// The alignment that ggml's kernels and its memory pools want, and a cache line.

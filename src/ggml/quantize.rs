@@ -2,6 +2,7 @@
 
 use ggml_sys_bindings as sys;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::gguf::TensorType;
 
@@ -43,27 +44,53 @@ pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &m
 
 /// Appends a block of q8_0: an f16 scale and 32 integers. ggml derives the scale from the largest value; trying a few scales
 /// around that one and keeping the best loses a sixth less of a weight matrix's energy, in the same format.
+///
+/// All candidates are tried at once, one in each lane: their sums run over the block in the same order as one alone
+/// would, but as vector instructions.
 fn quantize_q8_0(block: &[f32; 32], out: &mut Vec<u8>) {
-    const STEPS: [f32; 11] = [1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05];
+    // The first is there twice to make up whole vectors; of equals the first wins.
+    const STEPS: [f32; 12] = [1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05, 1.0];
     let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-    let mut best = (f32::INFINITY, f16::ZERO, [0.0; 32]);
-    for step in STEPS.iter().filter(|_| largest > 0.0) {
-        let inverse = 127.0 / (largest * step);
-        let levels = block.map(|value| nearest(value * inverse).clamp(-127.0, 127.0));
-        let (dot, square) = levels
-            .iter()
-            .zip(block)
-            .fold((0.0, 0.0), |(dot, square), (level, value)| (dot + level * value, square + level * level));
-        // The scale that fits these integers best, as far as f16 can hold it.
-        let scale = f16::from_f32((dot / square).min(f16::MAX.to_f32()));
-        let error = levels.iter().zip(block).map(|(level, value)| (level * scale.to_f32() - value).powi(2));
-        let error = error.sum::<f32>();
-        if error < best.0 {
-            best = (error, scale, levels);
+    let inverses = STEPS.map(|step| 127.0 / (largest * step));
+    let mut levels = [[0.0f32; 12]; 32];
+    let (mut dots, mut squares) = ([0.0f32; 12], [0.0f32; 12]);
+    for (levels, value) in levels.iter_mut().zip(block) {
+        for lane in 0..12 {
+            let level = nearest(value * inverses[lane]).clamp(-127.0, 127.0);
+            levels[lane] = level;
+            dots[lane] += level * value;
+            squares[lane] += level * level;
         }
     }
-    out.extend(best.1.to_le_bytes());
-    out.extend(best.2.map(|level| level as i8 as u8));
+    // The scale that fits these integers best, as far as f16 can hold it.
+    let mut factors = [0.0f32; 12];
+    for lane in 0..12 {
+        factors[lane] = (dots[lane] / squares[lane]).min(f16::MAX.to_f32());
+    }
+    let mut scales = [f16::ZERO; 12];
+    scales.convert_from_f32_slice(&factors);
+    scales.convert_to_f32_slice(&mut factors);
+    let mut errors = [0.0f32; 12];
+    for (levels, value) in levels.iter().zip(block) {
+        for lane in 0..12 {
+            let error = levels[lane] * factors[lane] - value;
+            errors[lane] += error * error;
+        }
+    }
+    // Nothing is best in a block of zeros, whose candidates are not numbers.
+    let mut best = (f32::INFINITY, None);
+    for (lane, error) in errors.into_iter().enumerate() {
+        if error < best.0 {
+            best = (error, Some(lane));
+        }
+    }
+    match best.1 {
+        Some(lane) => {
+            out.extend(scales[lane].to_le_bytes());
+            out.extend(levels.iter().map(|levels| levels[lane] as i8 as u8));
+        }
+        None => out.extend([0; 34]),
+    }
 }
 
 /// The nearest integer, for numbers of up to 22 bits: the addition pushes the fraction out of the mantissa. Unlike
@@ -95,7 +122,7 @@ pub fn dequantize(tensor_type: TensorType, bytes: &[u8], values: &mut [f32]) {
         if bytes.as_ptr().addr().is_multiple_of(2) {
             to_float(bytes.as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
         } else {
-            let copy = super::AlignedBuffer::copy_of(bytes).expect("memory for one row");
+            let copy = super::AlignedBuffer::copy_of(bytes, "one row").expect("memory for one row");
             to_float(copy.as_slice().as_ptr().cast(), values.as_mut_ptr(), values.len() as i64);
         }
     }
@@ -116,6 +143,47 @@ mod tests {
             sys::ggml_quantize_chunk(id, from, to, 0, 1, values.len() as i64, std::ptr::null());
         }
         bytes
+    }
+
+    /// The search of [`quantize_q8_0`], one candidate after the other.
+    fn q8_0_one_by_one(block: &[f32; 32]) -> Vec<u8> {
+        let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        let mut best = (f32::INFINITY, f16::ZERO, [0.0; 32]);
+        for step in [1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05] {
+            let inverse = 127.0 / (largest * step);
+            let levels = block.map(|value| nearest(value * inverse).clamp(-127.0, 127.0));
+            let dot: f32 = levels.iter().zip(block).map(|(level, value)| level * value).sum();
+            let square: f32 = levels.iter().map(|level| level * level).sum();
+            let scale = f16::from_f32((dot / square).min(f16::MAX.to_f32()));
+            let errors = levels.iter().zip(block).map(|(level, value)| level * scale.to_f32() - value);
+            let error: f32 = errors.map(|error| error * error).sum();
+            if error < best.0 {
+                best = (error, scale, levels);
+            }
+        }
+        let mut bytes = best.1.to_le_bytes().to_vec();
+        bytes.extend(best.2.map(|level| level as i8 as u8));
+        bytes
+    }
+
+    #[test]
+    fn q8_0_tries_all_scales_at_once_as_one_by_one() {
+        // A linear congruential sequence: every bit pattern of the block's order of magnitude can occur.
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut blocks: Vec<[f32; 32]> = (0..5000).map(|_| std::array::from_fn(|_| next().powi(3))).collect();
+        blocks.extend([[0.0; 32], [-0.0; 32], [1e-30; 32], [1e-42; 32], [-8e6; 32], [3e38; 32]]);
+        let mut zeros_and_one = [0.0; 32];
+        zeros_and_one[31] = -1e-41;
+        blocks.push(zeros_and_one);
+        for block in blocks {
+            let mut bytes = Vec::new();
+            quantize_q8_0(&block, &mut bytes);
+            assert_eq!(bytes, q8_0_one_by_one(&block), "{block:?}");
+        }
     }
 
     fn squared_error(values: &[f32], bytes: &[u8]) -> f32 {
@@ -147,12 +215,12 @@ mod tests {
     #[test]
     fn every_type_comes_back_close() {
         let values: Vec<f32> = (0..1024).map(|n| (n as f32 * 0.7).sin()).collect();
-        // The largest error of a step of each format, for values in [-1, 1].
+        // Half a step of each format, for values in [-1, 1], and room for scales that clip the largest value a little.
         let bounds = [
             (TensorType::F32, 0.0),
             (TensorType::F16, 5e-4),
             (TensorType::BF16, 4e-3),
-            (TensorType::Q8_0, 4.5e-3),
+            (TensorType::Q8_0, 8e-3),
             (TensorType::Q6K, 3.5e-2),
             (TensorType::Q5K, 5e-2),
             (TensorType::Q5_0, 7e-2),

@@ -15,19 +15,21 @@ pub(crate) struct ThreadPool {
     threads: usize,
 }
 
-// SAFETY: ggml ties a pool to no thread, as long as one thread at a time uses it: `Graph::compute` takes it by `&mut`.
+// SAFETY: ggml ties a pool to no thread, as long as one thread at a time uses it: `BoundGraph::compute` takes it by `&mut`.
 unsafe impl Send for ThreadPool {}
 
 impl ThreadPool {
     /// Starts `threads - 1` workers.
     ///
     /// # Errors
-    /// [`Error::Limit`] if `threads` is not in 1..=[`MAX_THREADS`].
+    /// [`Error::Limit`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Threads`] if the operating system does not
+    /// give as many.
     pub fn new(threads: usize) -> Result<Self, Error> {
         if !(1..=MAX_THREADS).contains(&threads) {
-            let remedy = "ask for 1 to 256 threads";
+            let remedy = "ask for at least 1 and at most as many as the limit";
             return Err(Error::Limit { what: "threads", found: threads, limit: MAX_THREADS, remedy });
         }
+        try_threads(threads - 1).map_err(|source| Error::Threads { threads, source })?;
         let mut params = sys::ggml_threadpool_params {
             cpumask: [false; _],
             n_threads: threads as i32,
@@ -55,6 +57,20 @@ impl Drop for ThreadPool {
         // SAFETY: made in `new` and freed once; no graph is being computed, since that borrows the pool.
         unsafe { sys::ggml_threadpool_free(self.pool.as_ptr()) }
     }
+}
+
+/// Starts that many threads and lets them end. ggml aborts when a thread cannot be started, so it is tried before; only
+/// a limit that is reached between this and ggml's own start can still end the process.
+fn try_threads(count: usize) -> std::io::Result<()> {
+    let gate = std::sync::Mutex::new(());
+    std::thread::scope(|scope| {
+        // All must exist at once, so none ends before the gate is opened.
+        let _closed = gate.lock();
+        for _ in 0..count {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
+        }
+        Ok(())
+    })
 }
 
 /// The instruction sets that ggml's CPU code was compiled for, by ggml's names.

@@ -37,12 +37,13 @@ impl Weights {
     pub fn new(storage: Storage, infos: &[gguf::TensorInfo]) -> Result<Self, Error> {
         // SAFETY: returns a constant of the build.
         let overhead = unsafe { sys::ggml_tensor_overhead() };
-        let mut metadata = AlignedBuffer::new(overhead * infos.len().max(1))?;
+        let mut metadata = AlignedBuffer::new(overhead * infos.len().max(1), "the list of tensors")?;
         let params = sys::ggml_init_params {
             mem_size: metadata.len(),
             mem_buffer: metadata.as_mut_ptr().cast(),
             no_alloc: true,
         };
+        super::silence();
         // SAFETY: the buffer is aligned and outlives the context.
         let context = unsafe { sys::ggml_init(params) };
         let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;

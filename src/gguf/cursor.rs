@@ -1,3 +1,5 @@
+//! Reading little-endian values from bytes that may end anywhere.
+
 use super::error::{Error, Rule};
 use super::limits;
 use super::metadata::{check_text, try_string};

@@ -1,3 +1,5 @@
+//! A header as bytes.
+
 use super::error::Error;
 use super::header::{Header, alignment};
 use super::metadata::Metadata;

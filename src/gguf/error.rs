@@ -1,3 +1,5 @@
+//! The rules of the format, and how a file broke one.
+
 use std::collections::TryReserveError;
 use std::fmt::{self, Write};
 

@@ -1,3 +1,5 @@
+//! Everything before the tensor data, read and checked.
+
 use std::collections::HashMap;
 
 use super::cursor::Cursor;

@@ -1,3 +1,5 @@
+//! The key-value pairs of a file, with getters that name the key they miss.
+
 use std::collections::HashMap;
 
 use super::error::{Error, Rule};

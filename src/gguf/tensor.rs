@@ -1,3 +1,5 @@
+//! What a file says about one tensor.
+
 use std::ops::Range;
 
 use super::error::{Error, Rule};

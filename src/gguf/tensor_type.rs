@@ -1,3 +1,5 @@
+//! The number formats of tensors, and how many bytes a row of each takes.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,5 @@
+//! The types of metadata values.
+
 /// The numbers by which a file tells the types of values apart.
 pub(super) mod id {
     pub const U8: u32 = 0;

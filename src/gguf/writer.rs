@@ -1,3 +1,5 @@
+//! Writing a file, its tensors as they come.
+
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +74,14 @@ impl Writer {
         let mut out = AtomicFile::create(path).map_err(fail)?;
         out.write_all(&encoded).map_err(fail)?;
         Ok(Self { data: DataStream::new(out, header, path) })
+    }
+
+    /// The size that a file of these will have.
+    ///
+    /// # Errors
+    /// [`WriteError::Invalid`], as [`Writer::create`] would refuse them.
+    pub fn file_bytes(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<u64, WriteError> {
+        Ok(encode(metadata, tensors)?.1.file_bytes())
     }
 
     /// Appends to the current tensor's data. Tensors come in the order of the list, in pieces of

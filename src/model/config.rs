@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::gguf::Metadata;
+use crate::vision::{MAX_BOX_LEN, MAX_FEATURE_LEN};
 
 /// The value of `general.architecture` in every file of this project.
 pub const ARCHITECTURE: &str = "lxmert";
@@ -176,8 +177,8 @@ const FIELDS: [Field; 12] = [
     Field { key: L_LAYERS, range: 0..=128, get: |c| c.l_layers },
     Field { key: R_LAYERS, range: 0..=128, get: |c| c.r_layers },
     Field { key: X_LAYERS, range: 0..=128, get: |c| c.x_layers },
-    Field { key: FEATURE_LENGTH, range: 1..=1 << 16, get: |c| c.visual_feat_dim },
-    Field { key: POSITION_LENGTH, range: 1..=64, get: |c| c.visual_pos_dim },
+    Field { key: FEATURE_LENGTH, range: 1..=MAX_FEATURE_LEN, get: |c| c.visual_feat_dim },
+    Field { key: POSITION_LENGTH, range: 1..=MAX_BOX_LEN, get: |c| c.visual_pos_dim },
     Field { key: LABEL_COUNT, range: 0..=1 << 20, get: |c| c.head.labels().unwrap_or(0) },
 ];
 
@@ -299,7 +300,7 @@ impl Config {
                 return Err(out_of_range(field.key, format!("{low} to {high}"), value));
             }
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let expected = format!("a divisor of the embedding length {}", self.hidden_size);
             return Err(out_of_range(HEADS, expected, self.num_attention_heads));
         }

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::ggml::Weights;
 use crate::gguf::{Header, Metadata, TensorType};
 use crate::storage::Storage;
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
 
 /// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
@@ -24,8 +24,8 @@ struct Loaded {
     weights: Weights,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
-    tokenizer_json: Option<String>,
-    // Parsed when the first question comes: raw tensors need no tokenizer.
+    vocabulary: Option<Vocabulary>,
+    // Built when the first question comes: raw tensors need no tokenizer.
     tokenizer: OnceLock<Tokenizer>,
     name: Option<String>,
     parameters: u64,
@@ -46,15 +46,19 @@ impl Model {
     /// model by renaming a new file over it, or load it with [`Model::from_bytes`].
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`].
+    /// [`Error::Io`] if it cannot be opened; [`Error::File`] with the path around everything that
+    /// [`Model::from_bytes`] reports.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::load(Storage::map(path.as_ref())?)
+        let path = path.as_ref();
+        let storage = Storage::map(path)?;
+        Self::load(storage).map_err(|source| Error::File { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Loads a model from a copy of a file's bytes.
     ///
     /// # Errors
-    /// As [`Model::open`], and [`Error::OutOfMemory`].
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Vision`] for a
+    /// front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::load(Storage::copy_of(bytes)?)
     }
@@ -62,7 +66,7 @@ impl Model {
     /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 32.
     ///
     /// # Errors
-    /// As [`Model::open`].
+    /// As [`Model::from_bytes`].
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
         Self::load(Storage::from_static(bytes)?)
     }
@@ -71,7 +75,7 @@ impl Model {
         let header = Header::parse(storage.as_slice())?;
         let About { config, labels, front_end } = About::read(&header)?;
         let metadata = header.metadata();
-        let tokenizer_json = metadata.opt_str("tokenizer.huggingface.json")?.map(str::to_owned);
+        let vocabulary = Vocabulary::from_metadata(metadata)?;
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
         let parameters = header.tensors().iter().map(|tensor| tensor.elements()).sum();
         let file_bytes = storage.as_slice().len();
@@ -81,7 +85,7 @@ impl Model {
             weights,
             labels,
             front_end,
-            tokenizer_json,
+            vocabulary,
             tokenizer: OnceLock::new(),
             name,
             parameters,
@@ -123,21 +127,21 @@ impl Model {
     /// The tokenizer, which is made at the first call.
     ///
     /// # Errors
-    /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use or has more pieces than the model
-    /// has words.
+    /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use, [`Error::Hyperparameter`] if it has
+    /// more pieces than the model has words.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let json = self.loaded.tokenizer_json.as_deref().ok_or(Error::Missing {
+        let vocabulary = self.loaded.vocabulary.as_ref().ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt, or pass token ids",
         })?;
-        let tokenizer = Tokenizer::from_json(json)?;
+        let tokenizer = vocabulary.tokenizer()?;
         let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);
         if pieces > words {
             return Err(Error::Hyperparameter {
-                key: "tokenizer.huggingface.json".to_owned(),
+                key: "tokenizer".to_owned(),
                 expected: format!("ids below the word embedding's {words} rows"),
                 found: format!("{pieces} ids"),
             });
@@ -172,19 +176,7 @@ impl About {
         check_tensors(header, &config)?;
         let labels = labels(metadata, &config)?;
         let front_end = FrontEnd::from_metadata(metadata)?;
-        if let FrontEnd::PatchGrid(grid) = &front_end {
-            let fits = grid.feature_len() == config.visual_feat_dim && config.visual_pos_dim == 4;
-            if !fits {
-                return Err(Error::Hyperparameter {
-                    key: "lxmert.vision.frontend.patch_size".to_owned(),
-                    expected: format!(
-                        "patches of {} values and boxes of {}",
-                        config.visual_feat_dim, config.visual_pos_dim
-                    ),
-                    found: format!("{} and 4", grid.feature_len()),
-                });
-            }
-        }
+        front_end.check(config.visual_feat_dim, config.visual_pos_dim)?;
         let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
         if pieces > config.vocab_size {
             return Err(Error::Hyperparameter {

@@ -36,23 +36,30 @@ pub(super) struct Attention<'g> {
 impl<'g> Lowering<'_, 'g> {
     /// W x + b.
     pub fn linear(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
-        let product = self.product(self.graph.weight(&format!("{name}.weight")), x);
+        let stored = self.graph.weight(&format!("{name}.weight"));
+        let product = self.product(stored, x);
         self.graph.add(product, self.graph.weight(&format!("{name}.bias")))
     }
 
-    /// W x. ggml rounds x to eight bits beside a quantized matrix, which costs more accuracy the fewer terms there are to
-    /// average over; a small matrix is therefore unpacked first, in time that nobody notices.
+    /// W x.
     pub fn product(&self, matrix: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
-        let small = matrix.is_quantized() && matrix.elements() <= SMALL_MATRIX;
-        let matrix = if small { self.graph.to_f32(matrix) } else { matrix };
-        self.graph.mul_mat(matrix, x)
+        self.graph.mul_mat(self.unpacked_if_small(matrix, matrix), x)
+    }
+
+    /// ggml rounds x to eight bits beside a quantized matrix, which costs more accuracy the fewer terms there are to average
+    /// over; a small matrix is therefore unpacked first, in time that nobody notices. The stored matrix decides for
+    /// its parts, so that a part's product is the same as within the whole.
+    fn unpacked_if_small(&self, stored: Tensor<'g>, part: Tensor<'g>) -> Tensor<'g> {
+        let small = stored.is_quantized() && stored.elements() <= SMALL_MATRIX;
+        if small { self.graph.to_f32(part) } else { part }
     }
 
     /// The outputs `start..start + count` of W x + b.
     fn linear_part(&self, name: &str, x: Tensor<'g>, start: usize, count: usize) -> Tensor<'g> {
-        let weight = self.graph.rows(self.graph.weight(&format!("{name}.weight")), start, count);
+        let stored = self.graph.weight(&format!("{name}.weight"));
+        let part = self.unpacked_if_small(stored, self.graph.rows(stored, start, count));
         let bias = self.graph.rows(self.graph.weight(&format!("{name}.bias")), start, count);
-        self.graph.add(self.product(weight, x), bias)
+        self.graph.add(self.graph.mul_mat(part, x), bias)
     }
 
     /// Layer norm with scale and shift.

@@ -55,7 +55,10 @@ const FINAL: [(Output, &str); 9] = [
     (VisualFeatScore, "visual_feat_score"),
 ];
 
-const LISTS: [(fn(usize) -> Output, &str); 5] = [
+/// Makes an entry of a list from its index, under the list's name.
+type List = (fn(usize) -> Output, &'static str);
+
+const LISTS: [List; 5] = [
     (LanguageHiddenStates, "language_hidden_states"),
     (VisionHiddenStates, "vision_hidden_states"),
     (LanguageAttentions, "language_attentions"),

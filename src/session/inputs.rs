@@ -115,10 +115,8 @@ impl<'a> QuestionInput<'a> {
                 indices("input_ids", ids, config.vocab_size)?;
             }
             Text::Embeddings(_) if !options.inputs_embeds => {
-                return Err(Error::Missing {
-                    what: "room for inputs_embeds in this session",
-                    remedy: "set SessionOptions::inputs_embeds",
-                });
+                let expected = "token ids, or SessionOptions::inputs_embeds set".to_owned();
+                return Err(input("inputs_embeds", expected, "embeddings".to_owned()));
             }
             Text::Embeddings(embeddings) => {
                 numbers("inputs_embeds", embeddings, &[batch, tokens, config.hidden_size])?;
@@ -170,17 +168,25 @@ fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
 }
 
 fn limit_tokens(found: usize, config: &Config, options: &SessionOptions) -> Result<(), Error> {
-    limit(
-        "tokens",
-        found,
-        config.max_position_embeddings,
-        "the model has no more positions: shorten the text",
-    )?;
+    limit("tokens", found, config.max_position_embeddings, SHORTEN)?;
     limit("tokens", found, options.max_tokens, "raise SessionOptions::max_tokens or shorten the text")
 }
 
-fn limit(what: &'static str, found: usize, limit: usize, remedy: &'static str) -> Result<(), Error> {
-    if (1..=limit).contains(&found) { Ok(()) } else { Err(Error::Limit { what, found, limit, remedy }) }
+/// What to do about more tokens than the model has positions.
+pub(super) const SHORTEN: &str = "the model has no more positions: shorten the text";
+
+/// Demands 1 to `limit` of something.
+pub(super) fn limit(
+    what: &'static str,
+    found: usize,
+    limit: usize,
+    remedy: &'static str,
+) -> Result<(), Error> {
+    match found {
+        0 => Err(Error::Limit { what, found, limit, remedy: "give at least one" }),
+        _ if found > limit => Err(Error::Limit { what, found, limit, remedy }),
+        _ => Ok(()),
+    }
 }
 
 fn input(name: &str, expected: String, found: String) -> Error {

@@ -1,3 +1,5 @@
+//! Why a question or a tokenizer is refused.
+
 /// Why a tokenizer could not be built or a question could not be tokenized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

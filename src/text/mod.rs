@@ -10,10 +10,12 @@ mod error;
 mod json;
 mod options;
 mod tokenizer;
+mod vocabulary;
 
 pub use error::Error;
 pub use options::{AddedToken, BertOptions};
 pub use tokenizer::{Encoded, SpecialIds, Tokenizer};
+pub(crate) use vocabulary::Vocabulary;
 
 /// Longest `tokenizer.json` that is read, in bytes.
 pub const MAX_JSON_BYTES: usize = 16 << 20;

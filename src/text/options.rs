@@ -1,3 +1,5 @@
+//! What a tokenizer is told beside its vocabulary.
+
 use serde::{Deserialize, Deserializer};
 
 use super::Error;

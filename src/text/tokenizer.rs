@@ -1,3 +1,5 @@
+//! BERT's tokenizer.
+
 use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::wordpiece::WordPiece;

@@ -1,3 +1,5 @@
+//! Why something did not become regions.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! Which way from an image to regions a model takes.
+
 use super::PatchGrid;
 use crate::Error;
 use crate::gguf::Metadata;
@@ -44,20 +46,41 @@ impl FrontEnd {
         }
     }
 
+    /// Demands that its regions are of the model's widths.
+    ///
+    /// # Errors
+    /// [`Error::Hyperparameter`].
+    pub fn check(&self, visual_feat_dim: usize, visual_pos_dim: usize) -> Result<(), Error> {
+        let FrontEnd::PatchGrid(grid) = self else { return Ok(()) };
+        if (grid.feature_len(), 4) == (visual_feat_dim, visual_pos_dim) {
+            return Ok(());
+        }
+        Err(Error::Hyperparameter {
+            key: PATCH_SIZE.to_owned(),
+            expected: format!("regions of {visual_feat_dim} features and {visual_pos_dim} box values"),
+            found: format!("{} and 4", grid.feature_len()),
+        })
+    }
+
+    /// The kind's name in GGUF files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FrontEnd::Regions => REGIONS,
+            FrontEnd::PatchGrid(_) => PATCH_GRID,
+        }
+    }
+
     /// Writes the keys that [`FrontEnd::from_metadata`] reads.
     ///
     /// # Errors
     /// [`Error::Gguf`] where the metadata holds one of the keys already.
     pub fn write_metadata(&self, metadata: &mut Metadata) -> Result<(), Error> {
-        match self {
-            FrontEnd::Regions => metadata.insert(KIND, REGIONS)?,
-            FrontEnd::PatchGrid(grid) => {
-                metadata.insert(KIND, PATCH_GRID)?;
-                metadata.insert(GRID_SIZE, vec![grid.rows(), grid.columns()])?;
-                metadata.insert(PATCH_SIZE, vec![grid.patch_height(), grid.patch_width()])?;
-                metadata.insert(IMAGE_MEAN, grid.mean().to_vec())?;
-                metadata.insert(IMAGE_STD, grid.std().to_vec())?;
-            }
+        metadata.insert(KIND, self.name())?;
+        if let FrontEnd::PatchGrid(grid) = self {
+            metadata.insert(GRID_SIZE, vec![grid.rows(), grid.columns()])?;
+            metadata.insert(PATCH_SIZE, vec![grid.patch_height(), grid.patch_width()])?;
+            metadata.insert(IMAGE_MEAN, grid.mean().to_vec())?;
+            metadata.insert(IMAGE_STD, grid.std().to_vec())?;
         }
         Ok(())
     }

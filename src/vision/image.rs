@@ -1,3 +1,5 @@
+//! Decoding pictures.
+
 use std::io::Cursor;
 use std::path::Path;
 

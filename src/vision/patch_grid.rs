@@ -1,3 +1,5 @@
+//! Regions that are the patches of a grid.
+
 use ::image::RgbImage;
 
 use super::resize::resize;

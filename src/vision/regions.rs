@@ -1,3 +1,5 @@
+//! Regions, checked.
+
 use super::Error;
 
 /// Most regions that one image may have. Models are trained with 36 to 100; a patch grid has at most

@@ -1,3 +1,5 @@
+//! Scaling a picture.
+
 use ::image::RgbImage;
 
 /// One output pixel along an axis: the first source pixel that it sees, and the weight of that one and

@@ -25,6 +25,7 @@ pub fn read_tensors(path: &Path) -> Tensors {
 }
 
 /// A safetensors file, to change and write again.
+#[derive(Default)]
 pub struct RawTensors(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
 
 impl RawTensors {

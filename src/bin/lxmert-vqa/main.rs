@@ -52,8 +52,8 @@ struct Arguments {
     /// Print one JSON object a line for each question.
     #[arg(long)]
     json: bool,
-    /// Threads to compute with [default: all cores].
-    #[arg(long, value_name = "N")]
+    /// Threads to compute with [default: all cores, or 1 for a small model].
+    #[arg(long, value_name = "N", overrides_with = "threads")]
     threads: Option<usize>,
 }
 
@@ -63,10 +63,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let model = match &arguments.model {
-        Some(path) => Model::open(path).map_err(|error| {
-            let (path, text) = (path.display().to_string(), error.to_string());
-            if text.starts_with(&path) { text } else { format!("{path}: {text}") }
-        })?,
+        Some(path) => Model::open(path)?,
         None => builtin::model()?,
     };
     let tokenizer = check_answers(&model)?;

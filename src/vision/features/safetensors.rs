@@ -1,8 +1,10 @@
-use half::{bf16, f16};
+//! Regions in a safetensors file.
+
+use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use super::{Matrix, matrix_shape, regions};
+use crate::numbers::floats;
 use crate::vision::{Error, Regions};
 
 const KIND: &str = ".safetensors";
@@ -39,19 +41,8 @@ fn matrix(file: &SafeTensors<'_>, name: &str) -> Result<Matrix, Error> {
 }
 
 fn values(name: &str, tensor: &TensorView<'_>) -> Result<Vec<f32>, Error> {
-    let data = tensor.data();
-    Ok(match tensor.dtype() {
-        Dtype::F32 => numbers(data, f32::from_le_bytes),
-        Dtype::F64 => numbers(data, |bytes| f64::from_le_bytes(bytes) as f32),
-        Dtype::F16 => numbers(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        Dtype::BF16 => numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        other => {
-            return Err(Error::array(name, format!("is of type {other:?}; expected F32, F64, F16 or BF16")));
-        }
+    floats(tensor.dtype(), tensor.data()).ok_or_else(|| {
+        let reason = format!("is of type {:?}; expected F32, F64, F16 or BF16", tensor.dtype());
+        Error::array(name, reason)
     })
-}
-
-fn numbers<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (chunks, _) = data.as_chunks::<N>();
-    chunks.iter().map(|&bytes| number(bytes)).collect()
 }

@@ -1,0 +1,93 @@
+//! The tokenizer in a model file.
+
+use super::{BertOptions, Error, Tokenizer};
+use crate::gguf::{self, Metadata};
+
+/// What a model's file says about its tokenizer, before the tokenizer is built: raw token ids need none.
+#[derive(Debug)]
+pub(crate) enum Vocabulary {
+    /// The text of a `tokenizer.json`, which says everything.
+    Json(String),
+    /// The pieces alone, of a BERT tokenizer with its usual options.
+    Pieces(Vec<String>, Box<BertOptions>),
+}
+
+/// Special tokens by their keys. `seperator` is how the ecosystem spells it; some writers correct that.
+const SPECIAL: [(&[&str], SetToken); 5] = [
+    (&["tokenizer.ggml.unknown_token_id"], |options, text| options.unk_token = text),
+    (&["tokenizer.ggml.seperator_token_id", "tokenizer.ggml.separator_token_id"], |options, text| {
+        options.sep_token = text;
+    }),
+    (&["tokenizer.ggml.cls_token_id"], |options, text| options.cls_token = text),
+    (&["tokenizer.ggml.padding_token_id"], |options, text| options.pad_token = text),
+    (&["tokenizer.ggml.mask_token_id"], |options, text| options.mask_token = text),
+];
+
+type SetToken = fn(&mut BertOptions, String);
+
+impl Vocabulary {
+    /// Reads what the metadata holds; `None` if it holds no tokenizer.
+    ///
+    /// # Errors
+    /// For a key of the wrong type.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, gguf::Error> {
+        if let Some(json) = metadata.opt_str("tokenizer.huggingface.json")? {
+            return Ok(Some(Vocabulary::Json(json.to_owned())));
+        }
+        let Some(pieces) = metadata.opt_strings("tokenizer.ggml.tokens")? else { return Ok(None) };
+        if metadata.opt_str("tokenizer.ggml.model")? != Some("bert") {
+            return Ok(None);
+        }
+        let mut options = BertOptions::default();
+        for (keys, set) in SPECIAL {
+            for key in keys {
+                let id = metadata.opt_u32(key)?;
+                if let Some(piece) = id.and_then(|id| pieces.get(id as usize)) {
+                    set(&mut options, piece.clone());
+                }
+            }
+        }
+        Ok(Some(Vocabulary::Pieces(pieces.to_vec(), Box::new(options))))
+    }
+
+    /// Builds the tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is no BERT tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        match self {
+            Vocabulary::Json(json) => Tokenizer::from_json(json),
+            Vocabulary::Pieces(pieces, options) => Tokenizer::from_vocab(pieces, options),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(separator_key: &str) -> Metadata {
+        let pieces = ["<pad>", "<unk>", "<s>", "</s>", "what", "is", "##n", "?"].map(str::to_owned);
+        let mut metadata = Metadata::new();
+        metadata.insert("tokenizer.ggml.model", "bert").unwrap();
+        metadata.insert("tokenizer.ggml.tokens", pieces.to_vec()).unwrap();
+        for (key, id) in [("unknown", 1u32), ("cls", 2), (separator_key, 3), ("padding", 0)] {
+            metadata.insert(format!("tokenizer.ggml.{key}_token_id"), id).unwrap();
+        }
+        metadata
+    }
+
+    #[test]
+    fn pieces_and_special_ids_make_a_tokenizer_under_both_spellings() {
+        for key in ["seperator", "separator"] {
+            let vocabulary = Vocabulary::from_metadata(&metadata(key)).unwrap().unwrap();
+            let ids = vocabulary.tokenizer().unwrap().encode("What isn that?").unwrap();
+            assert_eq!(ids, [2, 4, 5, 6, 1, 7, 3], "{key}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_tokenizer_is_no_error() {
+        assert!(Vocabulary::from_metadata(&Metadata::new()).unwrap().is_none());
+    }
+}
