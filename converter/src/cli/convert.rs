@@ -11,8 +11,10 @@ use clap::{CommandFactory, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use lxmert::gguf::TensorType;
 use lxmert_converter::{
-    Checkpoint, Error, Options, Progress, Report, Stage, Synthetic, TENSOR_TYPES, convert,
+    Checkpoint, Error, FILE_TYPES, FileType, Importance, KeyOverride, Options, Progress, Report, Stage,
+    Synthetic, TypeOverrides, convert,
 };
+use regex::Regex;
 
 /// Converts an LXMERT checkpoint to one GGUF file.
 ///
@@ -21,9 +23,10 @@ use lxmert_converter::{
 #[derive(Clone, Parser)]
 #[command(name = "lxmert-quantize", version)]
 pub struct Arguments {
-    /// Type of the weight matrices; everything else stays f32
-    #[arg(value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
-    tensor_type: TensorType,
+    /// Type of the weight matrices; everything else stays f32. q4_K_M and q5_K_M give the matrices that need it more
+    /// bits; q4_K and q5_K, by their other names q4_K_S and q5_K_S, do not
+    #[arg(value_name = "TYPE", ignore_case = true, value_parser = file_type())]
+    file_type: FileType,
 
     /// Directory of the checkpoint
     #[arg(value_name = "MODEL_DIR", required_unless_present = "synthetic")]
@@ -49,6 +52,34 @@ pub struct Arguments {
     #[arg(long, short, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
+    /// Leave out what q4_K_M or q5_K_M improves
+    #[arg(long)]
+    pure: bool,
+
+    /// Type of the matrices whose names in the file match; may be repeated, and the first match counts
+    #[arg(long, value_name = "REGEX=TYPE", value_parser = by_name)]
+    tensor_type: Vec<(Regex, TensorType)>,
+
+    /// Type of the word embedding
+    #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
+    token_embedding_type: Option<TensorType>,
+
+    /// Type of the output matrices: cls.answer.1 and cls.mlm
+    #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
+    output_tensor_type: Option<TensorType>,
+
+    /// Keep the output matrices in f32
+    #[arg(long, conflicts_with = "output_tensor_type")]
+    leave_output_tensor: bool,
+
+    /// Importance of the matrices' columns, as made by lxmert-quantize imatrix
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+
+    /// Set a key of the file's metadata; TYPE is int, float, bool or str; may be repeated
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    override_kv: Vec<KeyOverride>,
+
     /// Print what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -66,9 +97,26 @@ pub struct Arguments {
     verbose: bool,
 }
 
+fn file_type() -> impl TypedValueParser<Value = FileType> {
+    let parse = |name: String| name.parse::<FileType>();
+    PossibleValuesParser::new(FILE_TYPES.iter().flat_map(|known| known.names())).try_map(parse)
+}
+
 fn tensor_type() -> impl TypedValueParser<Value = TensorType> {
-    let parse = |name: String| name.parse::<TensorType>();
-    PossibleValuesParser::new(TENSOR_TYPES.map(|(known, _)| known.name())).try_map(parse)
+    PossibleValuesParser::new(tensor_types().map(TensorType::name)).try_map(|name: String| name.parse())
+}
+
+/// The types of single tensors: those that a whole file can have.
+fn tensor_types() -> impl Iterator<Item = TensorType> {
+    FILE_TYPES.into_iter().filter(|known| FileType::from(known.base()) == *known).map(FileType::base)
+}
+
+fn by_name(text: &str) -> Result<(Regex, TensorType), String> {
+    // A pattern may have an equals sign in it, a type has none.
+    let (pattern, name) = text.rsplit_once('=').ok_or("give REGEX=TYPE")?;
+    let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
+    let known = tensor_types().find(|known| known.name().eq_ignore_ascii_case(name));
+    Ok((pattern, known.ok_or_else(|| format!("{name:?} is no type of tensors"))?))
 }
 
 fn cosine(text: &str) -> Result<f64, String> {
@@ -110,29 +158,47 @@ fn input(arguments: &Arguments) -> Input {
 
 fn convert_input(arguments: &Arguments, input: Input) -> Result<Report, Error> {
     let labels = arguments.labels.as_deref();
-    let tensor_type = arguments.tensor_type;
+    let file_type = arguments.file_type;
     let (checkpoint, out) = match input {
         Input::Directory { path, out } => {
             let checkpoint = Checkpoint::open(&path, labels)?;
-            (checkpoint, out.unwrap_or_else(|| default_out(&path, tensor_type)))
+            (checkpoint, out.unwrap_or_else(|| default_out(&path, file_type)))
         }
         Input::Synthetic { synthetic, out } => {
-            let default = format!("synthetic-{}-{tensor_type}.gguf", synthetic.name);
+            let default = format!("synthetic-{}-{file_type}.gguf", synthetic.name);
             let checkpoint = Checkpoint::synthetic(&synthetic, labels)?;
             (checkpoint, out.unwrap_or_else(|| default.into()))
         }
     };
-    let Arguments { threads, labels, min_cosine, dry_run, .. } = arguments.clone();
-    let options = Options { threads, labels, min_cosine, dry_run };
+    let options = options(arguments)?;
     let mut bar = Bar::new();
-    convert(&checkpoint, tensor_type, &out, &options, &mut |progress| bar.show(progress))
+    convert(&checkpoint, file_type, &out, &options, &mut |progress| bar.show(progress))
 }
 
-fn default_out(directory: &Path, tensor_type: TensorType) -> PathBuf {
+fn options(arguments: &Arguments) -> Result<Options, Error> {
+    let arguments = arguments.clone();
+    Ok(Options {
+        threads: arguments.threads,
+        labels: arguments.labels,
+        min_cosine: arguments.min_cosine,
+        dry_run: arguments.dry_run,
+        types: TypeOverrides {
+            pure: arguments.pure,
+            by_name: arguments.tensor_type,
+            token_embedding: arguments.token_embedding_type,
+            output_tensor: arguments.output_tensor_type,
+            leave_output_tensor: arguments.leave_output_tensor,
+        },
+        keys: arguments.override_kv,
+        importance: arguments.imatrix.as_deref().map(Importance::open).transpose()?,
+    })
+}
+
+fn default_out(directory: &Path, file_type: FileType) -> PathBuf {
     // Resolved, so that "." has a name too.
     let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let mut name = resolved.file_name().unwrap_or("lxmert".as_ref()).to_owned();
-    name.push(format!("-{tensor_type}.gguf"));
+    name.push(format!("-{file_type}.gguf"));
     name.into()
 }
 
