@@ -1,6 +1,7 @@
 //! What runs a model: all scratch memory, and the state between an image and its questions.
 
 mod inputs;
+mod observe;
 mod stage;
 
 use crate::ggml::{AlignedBuffer, GraphMemory, Region, ThreadPool};
@@ -10,6 +11,7 @@ use crate::{Answers, Error};
 
 use inputs::{ImageInput, QuestionInput, used_keys};
 pub use inputs::{Inputs, Text};
+pub use observe::Factor;
 use stage::{Plans, StageMemory};
 
 /// What a session is made for. Memory for all of it is taken once, when the session is made.
@@ -84,8 +86,8 @@ struct Image {
 #[derive(Default)]
 struct Results {
     shape: Option<Shape>,
-    image: Vec<(Output, Region)>,
-    question: Vec<(Output, Region)>,
+    image: stage::Results,
+    question: stage::Results,
 }
 
 /// One output of a run.
@@ -106,10 +108,14 @@ impl Session {
     /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Missing`] for an
     /// output that the model does not have, [`Error::OutOfMemory`].
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
+        Self::with(model, options, false)
+    }
+
+    fn with(model: &Model, options: SessionOptions, observed: bool) -> Result<Self, Error> {
         check_options(model, &options)?;
         let pool = ThreadPool::new(options.threads)?;
         let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
-        let plans = Plans::new(model, &options, &mut graph_memory, &pool);
+        let plans = Plans::new(model, &options, observed, &mut graph_memory, &pool);
         let bytes = plans.memory_bytes();
         if bytes > MAX_BYTES {
             return Err(Error::OutOfMemory { bytes });
@@ -200,7 +206,7 @@ impl Session {
     /// # Errors
     /// [`Error::Missing`] if nothing has run yet or the session was not made to compute it.
     pub fn output(&self, output: Output) -> Result<OutputTensor<'_>, Error> {
-        let results = self.results.image.iter().chain(&self.results.question);
+        let results = self.results.image.outputs.iter().chain(&self.results.question.outputs);
         let found = results.into_iter().find(|(known, _)| *known == output);
         let (Some(shape), Some((_, region))) = (self.results.shape, found) else {
             return Err(Error::Missing {
