@@ -1,14 +1,13 @@
 //! A checkpoint to a GGUF file, which is what the program does unless told otherwise.
 
-use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Args, CommandFactory};
+use indicatif::ProgressBar;
 use lxmert::gguf::TensorType;
 use lxmert_converter::{
     Checkpoint, Error, FILE_TYPES, FileType, Importance, KeyOverride, Options, Progress, Report, Stage,
@@ -16,12 +15,8 @@ use lxmert_converter::{
 };
 use regex::Regex;
 
-/// Converts an LXMERT checkpoint to one GGUF file.
-///
-/// MODEL_DIR is a directory as transformers saves it: config.json and model.safetensors (or shards with an index).
-/// Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json.
-#[derive(Clone, Parser)]
-#[command(name = "lxmert-quantize", version)]
+/// What to convert, to what, and how.
+#[derive(Args, Clone)]
 pub struct Arguments {
     /// Type of the weight matrices; everything else stays f32. q4_K_M and q5_K_M give the matrices that need it more
     /// bits; q4_K and q5_K, by their other names q4_K_S and q5_K_S, do not
@@ -147,7 +142,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// Sorts the positional arguments: with `--synthetic`, the first is the output.
 fn input(arguments: &Arguments) -> Input {
     let Arguments { model_dir, out, synthetic, seed, .. } = arguments;
-    let misuse = |message| -> ! { Arguments::command().error(ErrorKind::ArgumentConflict, message).exit() };
+    let misuse =
+        |message| -> ! { super::Program::command().error(ErrorKind::ArgumentConflict, message).exit() };
     match (synthetic.as_deref().and_then(|name| Synthetic::named(name, *seed)), model_dir) {
         (Some(_), Some(_)) if out.is_some() => misuse("--synthetic takes the place of MODEL_DIR"),
         (Some(synthetic), out) => Input::Synthetic { synthetic, out: out.clone() },
@@ -202,7 +198,7 @@ fn default_out(directory: &Path, file_type: FileType) -> PathBuf {
     name.into()
 }
 
-/// A progress bar, where there is a terminal to show it.
+/// A progress bar that starts again with the second pass.
 struct Bar {
     bar: ProgressBar,
     stage: Option<Stage>,
@@ -210,11 +206,7 @@ struct Bar {
 
 impl Bar {
     fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{msg:8} {wide_bar} {percent:>3} % {eta:>4}") {
-            bar.set_style(style);
-        }
-        Bar { bar, stage: None }
+        Bar { bar: super::bar(0, ""), stage: None }
     }
 
     fn show(&mut self, progress: Progress) {
