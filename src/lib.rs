@@ -34,7 +34,7 @@ pub mod vision;
 pub use answers::{Answer, Answers};
 pub use error::Error;
 pub use model::{Config, Model, Output};
-pub use session::{Inputs, OutputTensor, Session, SessionOptions, Text};
+pub use session::{Factor, Inputs, OutputTensor, Session, SessionOptions, Text};
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");

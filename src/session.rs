@@ -1,6 +1,7 @@
 //! What runs a model: all scratch memory, and the state between an image and its questions.
 
 mod inputs;
+mod observe;
 mod stage;
 
 use crate::ggml::{AlignedBuffer, GraphMemory, Region, ThreadPool};
@@ -10,6 +11,7 @@ use crate::{Answers, Error};
 
 use inputs::{ImageInput, QuestionInput, check_images, limit, used_keys};
 pub use inputs::{Inputs, Text};
+pub use observe::Factor;
 use stage::{Plans, StageMemory};
 
 /// What a session is made for. Memory for all of it is taken once, when the session is made.
@@ -101,8 +103,8 @@ struct Image {
 #[derive(Default)]
 struct Results {
     shape: Option<Shape>,
-    image: Vec<(Output, Region)>,
-    question: Vec<(Output, Region)>,
+    image: stage::Results,
+    question: stage::Results,
 }
 
 /// One output of a run.
@@ -123,10 +125,14 @@ impl Session {
     /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Input`] for an output that
     /// the model does not have, [`Error::OutOfMemory`], [`Error::Threads`].
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
+        Self::with(model, options, false)
+    }
+
+    fn with(model: &Model, options: SessionOptions, observed: bool) -> Result<Self, Error> {
         check_options(model, &options)?;
         let pool = ThreadPool::new(options.threads)?;
         let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
-        let plans = Plans::new(model, &options, &mut graph_memory, &pool);
+        let plans = Plans::new(model, &options, observed, &mut graph_memory, &pool);
         let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
         if memory.saturating_add(work) > MAX_BYTES {
             return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
@@ -226,7 +232,7 @@ impl Session {
     /// # Errors
     /// [`Error::NotRequested`] if nothing has run yet or the session was not made to compute it.
     pub fn output(&self, output: Output) -> Result<OutputTensor<'_>, Error> {
-        let results = self.results.image.iter().chain(&self.results.question);
+        let results = self.results.image.outputs.iter().chain(&self.results.question.outputs);
         let found = results.into_iter().find(|(known, _)| *known == output);
         let (Some(shape), Some((_, region))) = (self.results.shape, found) else {
             return Err(Error::NotRequested { output });

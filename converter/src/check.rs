@@ -37,7 +37,7 @@ pub(crate) fn check(
         &plan.tensors,
         threads,
         |_, values, bytes| {
-            encode(TensorType::F32, values, values.len(), bytes);
+            encode(TensorType::F32, values, values.len(), None, bytes);
             Summary::of(values)
         },
         |piece, summary, bytes| {

@@ -5,20 +5,22 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use lxmert::gguf::{TensorSpec, TensorType, Writer};
+use lxmert::gguf::{TensorSpec, Writer};
 
 use crate::Error;
 use crate::check::check;
 use crate::checkpoint::Checkpoint;
 use crate::difference::Difference;
 use crate::encode::encode;
+use crate::importance::Importance;
 use crate::job::Job;
+use crate::overrides::{KeyOverride, TypeOverrides};
 use crate::plan::Plan;
 use crate::recognise::recognise;
 use crate::report::Report;
 use crate::source::Synthetic;
 use crate::stream::stream;
-use crate::types::file_type;
+use crate::types::{FileType, holds_weights};
 
 /// How to convert.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,12 @@ pub struct Options {
     pub min_cosine: Option<f64>,
     /// Decide on everything and report it, but write nothing.
     pub dry_run: bool,
+    /// Other types than the file type has for some of the matrices.
+    pub types: TypeOverrides,
+    /// Values of the metadata to set last; what they say of the model has to stay true.
+    pub keys: Vec<KeyOverride>,
+    /// How much the columns of the matrices matter.
+    pub importance: Option<Importance>,
 }
 
 /// How far a conversion is.
@@ -68,12 +76,12 @@ const MAX_THREADS: usize = 64;
 /// Those of [`Checkpoint::open_with`] and [`convert`].
 pub fn convert_directory(
     path: &Path,
-    tensor_type: TensorType,
+    file_type: impl Into<FileType>,
     out: &Path,
     options: &Options,
 ) -> Result<Report, Error> {
     let checkpoint = Checkpoint::open_with(path, options)?;
-    convert(&checkpoint, tensor_type, out, options, &mut |_| {})
+    convert(&checkpoint, file_type, out, options, &mut |_| {})
 }
 
 /// Makes a file of random weights.
@@ -82,15 +90,15 @@ pub fn convert_directory(
 /// Those of [`Checkpoint::synthetic`] and [`convert`].
 pub fn convert_synthetic(
     synthetic: &Synthetic,
-    tensor_type: TensorType,
+    file_type: impl Into<FileType>,
     out: &Path,
     options: &Options,
 ) -> Result<Report, Error> {
     let checkpoint = Checkpoint::synthetic(synthetic, options.labels.as_deref())?;
-    convert(&checkpoint, tensor_type, out, options, &mut |_| {})
+    convert(&checkpoint, file_type, out, options, &mut |_| {})
 }
 
-/// Writes the checkpoint to `out`, its matrices in the given type.
+/// Writes the checkpoint to `out`, its matrices in the given type, which may be a plain [`TensorType`](lxmert::gguf::TensorType).
 ///
 /// The file appears whole or not at all, and the same weights, configuration, tokenizer and answers give the
 /// same bytes, whatever container the weights come in. Only a small part of the weights is in memory at a time.
@@ -98,17 +106,21 @@ pub fn convert_synthetic(
 /// # Errors
 /// [`Error::Tensors`] with everything that is wrong with the tensors; [`Error::Labels`], [`Error::Tokenizer`] and
 /// [`Error::Preprocessing`] where one of these does not fit the model; [`Error::TensorType`] for a type that is
-/// not among [`TENSOR_TYPES`](crate::TENSOR_TYPES); [`Error::TooFar`] for tensors below [`Options::min_cosine`];
+/// not among [`FILE_TYPES`](crate::FILE_TYPES); [`Error::Pattern`] and [`Error::Overrides`] for wishes that do not go
+/// with the model, [`Error::Importance`] for columns that it does not have; [`Error::TooFar`] for tensors below [`Options::min_cosine`];
 /// [`Error::OutputIsInput`]; [`Error::Io`] and [`Error::Write`].
 pub fn convert(
     checkpoint: &Checkpoint,
-    tensor_type: TensorType,
+    file_type: impl Into<FileType>,
     out: &Path,
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
     let started = Instant::now();
-    file_type(tensor_type).ok_or(Error::TensorType(tensor_type))?;
+    let file_type = file_type.into();
+    if !holds_weights(file_type.base()) {
+        return Err(Error::TensorType(file_type.base()));
+    }
     checkpoint.check_output(out)?;
     let threads =
         options.threads.or(available_parallelism().ok()).map_or(1, NonZeroUsize::get).min(MAX_THREADS);
@@ -118,7 +130,7 @@ pub fn convert(
     let plan = Plan::new(source.tensors(), recognised)?;
     let mut counter = Counter { progress, stage: Stage::Checking, done: 0, total: plan.parameters() };
     let checked = check(source, &plan, threads, &mut |values| counter.add(values))?;
-    let job = Job::new(checkpoint, plan, checked, tensor_type)?;
+    let job = Job::new(checkpoint, plan, checked, file_type, options)?;
 
     let (metadata, specs) = (job.metadata()?, job.specs());
     if options.dry_run {
@@ -135,7 +147,7 @@ pub fn convert(
         |piece, values, bytes| {
             let row_len = job.plan.tensors[piece.tensor].row_len() as usize;
             let tensor_type = job.choices[piece.tensor].0;
-            encode(tensor_type, values, row_len, bytes);
+            encode(tensor_type, values, row_len, job.importance(piece.tensor), bytes);
             Difference::of_encoded(tensor_type, values, bytes)
         },
         |piece, difference, bytes| {

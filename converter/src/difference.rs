@@ -1,5 +1,7 @@
 //! How far numbers are from those that they stand for.
 
+use std::fmt;
+
 use lxmert::gguf::TensorType;
 use serde::Serialize;
 
@@ -28,6 +30,13 @@ pub struct ErrorReport {
     pub psnr: Option<f64>,
     /// The largest absolute error.
     pub max_error: f32,
+}
+
+impl fmt::Display for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let psnr = self.psnr.map_or_else(|| "exact".to_owned(), |psnr| format!("{psnr:.1} dB"));
+        write!(f, "cosine {:.6}, PSNR {psnr}, max error {:.2e}", self.cosine, self.max_error)
+    }
 }
 
 /// Sums that are kept side by side, so that the compiler can make vectors of them.

@@ -134,6 +134,23 @@ pub enum Error {
     /// A type that tensors can have but conversions do not write.
     #[error("no conversion to {0}: choose one of {list}", list = crate::types::names())]
     TensorType(gguf::TensorType),
+    /// A pattern for names of tensors that no matrix has.
+    #[error("no matrix has a name with {pattern:?} in it")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// The metadata was given values that make it another model's.
+    #[error("the overridden keys describe another model than the tensors")]
+    Overrides,
+    /// An importance matrix cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Importance {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Tensors lose more in their types than was allowed.
     #[error("{} below the cosine {limit} that was asked for", tensor_count(tensors.len()))]
     TooFar {

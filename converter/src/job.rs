@@ -4,18 +4,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use lxmert::gguf::{Metadata, TensorSpec, TensorType};
-use lxmert::model::ARCHITECTURE;
+use lxmert::model::{ARCHITECTURE, Config, Tensor, tensors};
 
 use crate::Error;
 use crate::check::Checked;
 use crate::checkpoint::Checkpoint;
+use crate::convert::Options;
 use crate::difference::{Difference, ErrorReport};
 use crate::labels::Labels;
-use crate::plan::Plan;
+use crate::plan::{Plan, Planned};
 use crate::recognise::class_name;
 use crate::report::{AnswerReport, Report, TensorReport, TokenizerReport, TypeReport, WorstTensor};
 use crate::source::Source;
-use crate::types::{Reason, TENSOR_TYPES, choose, file_type};
+use crate::types::{FILE_TYPES, FileType, Reason, choose, is_matrix};
 
 const FILE_TYPE: &str = "general.file_type";
 const QUANTIZATION_VERSION_KEY: &str = "general.quantization_version";
@@ -35,7 +36,8 @@ pub(crate) struct Job<'a> {
     /// The type of each, and why it is not the one that was asked for.
     pub choices: Vec<(TensorType, Option<Reason>)>,
     labels: Option<Labels>,
-    requested: TensorType,
+    requested: FileType,
+    options: &'a Options,
     sha256: String,
 }
 
@@ -45,7 +47,8 @@ impl<'a> Job<'a> {
         checkpoint: &'a Checkpoint,
         plan: Plan,
         checked: Checked,
-        requested: TensorType,
+        requested: FileType,
+        options: &'a Options,
     ) -> Result<Self, Error> {
         let labels = checkpoint.labels(&plan.config.head)?;
         let sha256 = checkpoint.origin_sha256().map_or(checked.sha256, str::to_owned);
@@ -54,13 +57,24 @@ impl<'a> Job<'a> {
         }
         checkpoint.preprocessing.check_feature_len(plan.config.visual_feat_dim)?;
 
-        let choices = plan
-            .tensors
-            .iter()
-            .zip(&checked.max_abs)
-            .map(|(tensor, max_abs)| choose(tensor.role, tensor.row_len(), *max_abs, requested))
+        let matrices = plan.tensors.iter().filter(|tensor| is_matrix(tensor.role));
+        options.types.check(matrices.clone().map(|tensor| tensor.name.as_str()))?;
+        if let Some(importance) = &options.importance {
+            importance.check(matrices)?;
+        }
+        let tensors = plan.tensors.iter().zip(&checked.max_abs);
+        let choices = tensors
+            .map(|(tensor, max_abs)| {
+                let wanted = options.types.choose(requested, &tensor.name);
+                choose(tensor.role, tensor.row_len(), *max_abs, wanted)
+            })
             .collect();
-        Ok(Job { checkpoint, plan, choices, labels, requested, sha256 })
+        Ok(Job { checkpoint, plan, choices, labels, requested, options, sha256 })
+    }
+
+    /// How much each column of a tensor matters, if that is known.
+    pub fn importance(&self, tensor: usize) -> Option<&[f32]> {
+        self.options.importance.as_ref()?.columns(&self.plan.tensors[tensor].name)
     }
 
     /// Name, type and shape of each tensor.
@@ -97,6 +111,7 @@ impl<'a> Job<'a> {
         }
         metadata.insert(SOURCE_SHA256, self.sha256.as_str())?;
         metadata.insert(CONVERTER_VERSION, env!("CARGO_PKG_VERSION"))?;
+        self.describe_choices(&mut metadata)?;
         Ok(metadata)
     }
 
@@ -115,15 +130,38 @@ impl<'a> Job<'a> {
         }
         metadata.set(SOURCE_SHA256, self.sha256.as_str())?;
         metadata.set(CONVERTER_VERSION, env!("CARGO_PKG_VERSION"))?;
+        self.describe_choices(&mut metadata)?;
         Ok(metadata)
     }
 
     /// Writes which types the file has.
     fn describe_types(&self, metadata: &mut Metadata) -> Result<(), Error> {
-        let file_type = file_type(self.requested).ok_or(Error::TensorType(self.requested))?;
-        metadata.insert(FILE_TYPE, file_type)?;
+        metadata.insert(FILE_TYPE, self.requested.number())?;
         if self.choices.iter().any(|(tensor_type, _)| tensor_type.is_quantized()) {
             metadata.insert(QUANTIZATION_VERSION_KEY, QUANTIZATION_VERSION)?;
+        }
+        Ok(())
+    }
+
+    /// Writes where the importance came from, and the keys that somebody wants otherwise.
+    fn describe_choices(&self, metadata: &mut Metadata) -> Result<(), Error> {
+        if let Some(importance) = &self.options.importance {
+            importance.write_metadata(metadata)?;
+        }
+        self.override_keys(metadata)
+    }
+
+    /// Sets the keys that somebody wants otherwise, as long as the tensors still are those of the model.
+    fn override_keys(&self, metadata: &mut Metadata) -> Result<(), Error> {
+        for key in &self.options.keys {
+            key.apply(metadata)?;
+        }
+        let tensors = tensors(&Config::from_metadata(metadata)?);
+        let same = |(wanted, planned): (&Tensor, &Planned)| {
+            wanted.name == planned.name && wanted.dims == planned.dims
+        };
+        if tensors.len() != self.plan.tensors.len() || !tensors.iter().zip(&self.plan.tensors).all(same) {
+            return Err(Error::Overrides);
         }
         Ok(())
     }
@@ -195,8 +233,7 @@ fn bits_per_weight(bytes: u64, weights: u64) -> f64 {
 
 /// The tensors summed up by type.
 fn types(tensors: &[TensorReport], differences: &[Difference]) -> Vec<TypeReport> {
-    let of = |(tensor_type, _): (TensorType, u32)| {
-        let tensor_type = tensor_type.to_string();
+    let of = |tensor_type: String| {
         let (mut count, mut bytes, mut weights, mut sum) = (0, 0, 0, Difference::default());
         let mut worst: Option<WorstTensor> = None;
         for (number, tensor) in
@@ -215,7 +252,8 @@ fn types(tensors: &[TensorReport], differences: &[Difference]) -> Vec<TypeReport
         let bits_per_weight = bits_per_weight(bytes, weights);
         TypeReport { tensor_type, tensors: count, bytes, bits_per_weight, error, worst }
     };
-    TENSOR_TYPES.map(of).into_iter().filter(|of| of.tensors > 0).collect()
+    let uniform = FILE_TYPES.into_iter().filter(|file_type| FileType::from(file_type.base()) == *file_type);
+    uniform.map(|file_type| of(file_type.to_string())).filter(|of| of.tensors > 0).collect()
 }
 
 /// A number of weights as model names carry it, with at least two digits: `214M`, `1.4M`, `67K`.

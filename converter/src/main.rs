@@ -7,5 +7,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    cli::convert::run(&cli::convert::Arguments::parse())
+    cli::run(&cli::Program::parse())
 }

@@ -1,33 +1,114 @@
-//! The tensor types that a conversion writes, and which of them each tensor gets.
+//! The types that a file can be made of, and which type each tensor gets.
+
+use std::fmt;
+use std::str::FromStr;
 
 use lxmert::gguf::TensorType;
 use lxmert::model::Role;
 use serde::Serialize;
 
-/// The types that can be asked for, each with llama.cpp's number for a file made of it (`LLAMA_FTYPE`; for the
-/// K types the `_S` mixes, which are uniform as files here are).
-pub const TENSOR_TYPES: [(TensorType, u32); 11] = [
-    (TensorType::F32, 0),
-    (TensorType::F16, 1),
-    (TensorType::BF16, 32),
-    (TensorType::Q8_0, 7),
-    (TensorType::Q5_1, 9),
-    (TensorType::Q5_0, 8),
-    (TensorType::Q4_1, 3),
-    (TensorType::Q4_0, 2),
-    (TensorType::Q6K, 18),
-    (TensorType::Q5K, 16),
-    (TensorType::Q4K, 14),
-];
+use crate::recipe::{Q4_K_M, Q5_K_M, Rule, recipe_type};
 
-/// llama.cpp's number for a file made of that type; `None` if conversions do not write it.
-pub(crate) fn file_type(tensor_type: TensorType) -> Option<u32> {
-    TENSOR_TYPES.iter().find(|(known, _)| *known == tensor_type).map(|(_, number)| *number)
+/// What a file is made of: one type for all matrices, or a recipe that gives some of them a better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileType {
+    name: &'static str,
+    /// llama-quantize's other name for it, if it has one.
+    alias: Option<&'static str>,
+    /// llama.cpp's number for such a file (`LLAMA_FTYPE`).
+    number: u32,
+    base: TensorType,
+    recipe: &'static [Rule],
 }
 
-/// The names of all [`TENSOR_TYPES`], for messages.
+/// Every type that a file can be made of. The plain K types are uniform, as llama.cpp's `_S` mixes nearly are, and
+/// carry their numbers; `_M` names a recipe.
+pub const FILE_TYPES: [FileType; 16] = [
+    FileType::uniform(TensorType::F32, None, 0),
+    FileType::uniform(TensorType::F16, None, 1),
+    FileType::uniform(TensorType::BF16, None, 32),
+    FileType::uniform(TensorType::Q8_0, None, 7),
+    FileType::uniform(TensorType::Q6K, None, 18),
+    FileType { name: "q5_K_M", alias: None, number: 17, base: TensorType::Q5K, recipe: Q5_K_M },
+    FileType::uniform(TensorType::Q5K, Some("q5_K_S"), 16),
+    FileType::uniform(TensorType::Q5_1, None, 9),
+    FileType::uniform(TensorType::Q5_0, None, 8),
+    FileType { name: "q4_K_M", alias: None, number: 15, base: TensorType::Q4K, recipe: Q4_K_M },
+    FileType::uniform(TensorType::Q4K, Some("q4_K_S"), 14),
+    FileType::uniform(TensorType::IQ4NL, None, 25),
+    FileType::uniform(TensorType::Q4_1, None, 3),
+    FileType::uniform(TensorType::Q4_0, None, 2),
+    FileType::uniform(TensorType::Q3K, None, 11),
+    FileType::uniform(TensorType::Q2K, None, 10),
+];
+
+impl FileType {
+    const fn uniform(base: TensorType, alias: Option<&'static str>, number: u32) -> Self {
+        FileType { name: base.name(), alias, number, base, recipe: &[] }
+    }
+
+    /// Its name, such as `q8_0` or `q4_K_M`.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// All names that it is known by.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.alias)
+    }
+
+    /// The type of every matrix that no recipe improves.
+    pub fn base(self) -> TensorType {
+        self.base
+    }
+
+    /// llama.cpp's number for a file made of it.
+    pub(crate) fn number(self) -> u32 {
+        self.number
+    }
+
+    /// The type that the recipe gives to that tensor.
+    pub(crate) fn of(self, tensor: &str) -> TensorType {
+        recipe_type(self.recipe, tensor).unwrap_or(self.base)
+    }
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name)
+    }
+}
+
+impl FromStr for FileType {
+    type Err = String;
+
+    /// Finds a type by one of its names in any mixture of cases.
+    fn from_str(name: &str) -> Result<Self, String> {
+        let is_it = |file_type: &FileType| file_type.names().any(|known| known.eq_ignore_ascii_case(name));
+        FILE_TYPES
+            .into_iter()
+            .find(is_it)
+            .ok_or_else(|| format!("no type {name:?}: choose one of {}", names()))
+    }
+}
+
+impl From<TensorType> for FileType {
+    /// A file of that type throughout. One of [`TensorType::I32`] is refused when it is to be made.
+    fn from(tensor_type: TensorType) -> Self {
+        let uniform =
+            FILE_TYPES.into_iter().find(|known| known.recipe.is_empty() && known.base == tensor_type);
+        uniform.unwrap_or(FileType::uniform(tensor_type, None, u32::MAX))
+    }
+}
+
+/// Whether weights can be stored in it.
+pub(crate) fn holds_weights(tensor_type: TensorType) -> bool {
+    FILE_TYPES.iter().any(|known| known.base == tensor_type)
+}
+
+/// The names of all [`FILE_TYPES`], for messages.
 pub(crate) fn names() -> String {
-    TENSOR_TYPES.map(|(known, _)| known.to_string()).join(", ")
+    FILE_TYPES.map(|known| known.to_string()).join(", ")
 }
 
 /// Why a matrix did not get the type that was asked for.
@@ -54,6 +135,11 @@ impl Reason {
     }
 }
 
+/// Whether a tensor may be quantized.
+pub(crate) fn is_matrix(role: Role) -> bool {
+    matches!(role, Role::Matrix | Role::WordEmbedding)
+}
+
 /// Rows below this are shorter than the smallest block of any type.
 const SHORT_ROW: u64 = 32;
 
@@ -64,7 +150,7 @@ pub(crate) fn choose(
     max_abs: f32,
     requested: TensorType,
 ) -> (TensorType, Option<Reason>) {
-    if matches!(role, Role::Vector | Role::Table) {
+    if !is_matrix(role) {
         return (TensorType::F32, None);
     }
     let (fitting, reason) = if requested.row_bytes(row_len).is_some() {

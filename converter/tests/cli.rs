@@ -39,12 +39,31 @@ fn names_the_output_after_directory_and_type() {
 #[test]
 fn knows_every_type_in_any_case() {
     let directory = TempDir::new().unwrap();
-    for name in ["f32", "F16", "bf16", "Q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "q6_K", "Q5_K", "q4_k"] {
+    let types = [
+        ("f32", "f32"),
+        ("F16", "f16"),
+        ("bf16", "bf16"),
+        ("Q8_0", "q8_0"),
+        ("q6_K", "q6_K"),
+        ("Q5_k_M", "q5_K_M"),
+        ("q5_K_S", "q5_K"),
+        ("q5_K", "q5_K"),
+        ("q5_1", "q5_1"),
+        ("q5_0", "q5_0"),
+        ("q4_k_m", "q4_K_M"),
+        ("q4_K_S", "q4_K"),
+        ("q4_K", "q4_K"),
+        ("IQ4_NL", "iq4_nl"),
+        ("q4_1", "q4_1"),
+        ("q4_0", "q4_0"),
+        ("q3_k", "q3_K"),
+        ("q2_K", "q2_K"),
+    ];
+    for (name, expected) in types {
         let output = quantize(&directory, &[name, path(&easy_vqa()), "out.gguf", "--json"]);
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let expected: TensorType = name.parse().unwrap();
-        assert_eq!(report["tensor_type"], expected.name());
+        assert_eq!(report["tensor_type"], expected);
         assert_eq!(report["file_bytes"], std::fs::metadata(directory.path().join("out.gguf")).unwrap().len());
     }
 }
@@ -58,7 +77,10 @@ fn exits_with_0_for_help_and_2_for_wrong_use() {
     for wrong in [
         &[][..],
         &["q8_0"],
-        &["q3_k", "model"],
+        &["q7_k", "model"],
+        &["q8_0", "model", "--tensor-type", "ffn=q4_K_M"],
+        &["q8_0", "model", "--tensor-type", "(=q8_0"],
+        &["q8_0", "model", "--override-kv", "general.name=x"],
         &["q8_0", "model", "out", "more"],
         &["q8_0", "--synthetic", "base", "model", "out"],
         &["q8_0", "--synthetic", "huge"],
@@ -115,6 +137,49 @@ fn makes_synthetic_models_from_a_seed() {
     assert_eq!(file.metadata().strings("lxmert.classifier.output_labels").unwrap(), ["no", "yes", "maybe"]);
     assert!(file.bytes == make("5", "b.gguf").bytes);
     assert!(file.bytes != make("6", "c.gguf").bytes);
+}
+
+#[test]
+fn gives_single_tensors_the_types_that_are_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = quantize(&directory, &[arguments, &[path(&easy_vqa()), "out.gguf"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        Gguf::read(&directory.path().join("out.gguf"))
+    };
+    let wishes = ["--tensor-type", "^v\\.blk.*ffn=q4_0", "--tensor-type", "ffn_down=q5_0"];
+    let ends = ["--token-embedding-type", "f16", "--leave-output-tensor"];
+    let file = run(&[&["q8_0"], &wishes[..], &ends].concat());
+    for (name, expected) in [
+        ("v.blk.0.ffn_down.weight", TensorType::Q4_0),
+        ("blk.0.ffn_down.weight", TensorType::Q5_0),
+        ("blk.0.ffn_up.weight", TensorType::Q8_0),
+        ("token_embd.weight", TensorType::F16),
+        ("cls.answer.1.weight", TensorType::F32),
+        ("cls.answer.0.weight", TensorType::Q8_0),
+        // Vectors stay whole, though the pattern is in their names too.
+        ("v.blk.0.ffn_down.bias", TensorType::F32),
+    ] {
+        assert_eq!(file.tensor_type(name), expected, "{name}");
+    }
+    let pure = run(&["q4_K_M", "--pure"]);
+    let uniform = run(&["q4_K"]);
+    assert!(pure.header.tensors() == uniform.header.tensors());
+    let output = quantize(&directory, &["q8_0", path(&easy_vqa()), "--tensor-type", "ffn_gate=q4_0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("ffn_gate"));
+}
+
+#[test]
+fn overrides_keys_but_not_the_model() {
+    let directory = TempDir::new().unwrap();
+    let model = golden("qa-small");
+    let run = |key| quantize(&directory, &["q8_0", path(&model), "out.gguf", "--override-kv", key]);
+    assert!(run("general.name=str:Seeing").status.success());
+    let file = Gguf::read(&directory.path().join("out.gguf"));
+    assert_eq!(file.metadata().str("general.name").unwrap(), "Seeing");
+    assert_eq!(run("lxmert.language.block_count=int:1").status.code(), Some(1));
+    assert_eq!(run("lxmert.hidden_act=str:sine").status.code(), Some(1));
 }
 
 #[test]

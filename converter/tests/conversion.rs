@@ -9,7 +9,7 @@ use lxmert::gguf::TensorType;
 use lxmert::model::{Config, Head, HiddenAct, ObjectHead};
 use lxmert::vision::FrontEnd;
 use lxmert_converter::{
-    Options, Problem, Reason, Synthetic, TENSOR_TYPES, convert_directory, convert_synthetic,
+    FILE_TYPES, Options, Problem, Reason, Synthetic, convert_directory, convert_synthetic,
 };
 use safetensors::Dtype;
 use tempfile::TempDir;
@@ -253,8 +253,12 @@ fn stays_within_the_error_of_each_type() {
         (TensorType::Q6K, 0.06),
         (TensorType::Q5K, 0.12),
         (TensorType::Q4K, 0.25),
+        (TensorType::IQ4NL, 0.2),
+        (TensorType::Q3K, 0.5),
+        (TensorType::Q2K, 1.0),
     ];
-    assert_eq!(bounds.len(), TENSOR_TYPES.len());
+    // The two recipes are made of these.
+    assert_eq!(bounds.len() + 2, FILE_TYPES.len());
     for (tensor_type, bound) in bounds {
         let (file, _) = converted(&easy_vqa(), tensor_type);
         let mut found = vec![0.0; values.len()];

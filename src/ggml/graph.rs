@@ -178,6 +178,41 @@ impl<'g> Graph<'g> {
         self.kept.push(tensor);
     }
 
+    /// Keeps what every matrix of the model is multiplied with, in the operations so far. Returns it with the matrices'
+    /// names.
+    pub fn keep_factors(&mut self) -> Vec<(String, Tensor<'g>)> {
+        let products = self.nodes().filter_map(|node| {
+            // SAFETY: the node is valid.
+            let node = unsafe { node.as_ref() };
+            let [matrix, x, ..] = node.src;
+            let name =
+                (node.op == sys::ggml_op::GGML_OP_MUL_MAT).then(|| self.weight_name(matrix)).flatten()?;
+            Some((name.to_owned(), self.wrap(x)))
+        });
+        let products: Vec<_> = products.collect();
+        for (_, x) in &products {
+            self.keep(*x);
+        }
+        products
+    }
+
+    /// The name of the model's tensor that this one is, or is a view or an unpacked copy of.
+    fn weight_name(&self, mut tensor: *mut sys::ggml_tensor) -> Option<&'g str> {
+        while let Some(found) = NonNull::new(tensor) {
+            if let Some(name) = self.weights.name(found) {
+                return Some(name);
+            }
+            // SAFETY: a source or view of a valid tensor is valid.
+            let found = unsafe { found.as_ref() };
+            tensor = match found.view_src {
+                viewed if !viewed.is_null() => viewed,
+                _ if found.op == sys::ggml_op::GGML_OP_CPY => found.src[0],
+                _ => return None,
+            };
+        }
+        None
+    }
+
     /// matrix · x: [k, m] · [k, n, …] → [m, n, …]; the matrix may be quantized.
     pub fn mul_mat(&self, matrix: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
         let ([k, _, m2, m3], [x0, _, x2, x3]) = (matrix.dims(), x.dims());

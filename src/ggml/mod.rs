@@ -18,7 +18,7 @@ mod weights;
 pub(crate) use buffer::AlignedBuffer;
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
-pub use quantize::{dequantize, quantize};
+pub use quantize::{dequantize, quantize, quantize_with_importance};
 pub(crate) use threads::ThreadPool;
 pub use threads::{MAX_THREADS, cpu_features};
 pub(crate) use weights::Weights;

@@ -12,19 +12,51 @@ use crate::gguf::TensorType;
 /// If `row_len` is no multiple of the type's block, `values` is no whole number of rows, or the type is
 /// [`TensorType::I32`]: all follow from shapes and types that the caller has checked.
 pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &mut Vec<u8>) {
+    if tensor_type == TensorType::Q8_0 {
+        assert!(row_len.is_multiple_of(32) && values.len().is_multiple_of(row_len), "rows of whole blocks");
+        values.as_chunks().0.iter().for_each(|block| quantize_q8_0(block, out));
+        return;
+    }
+    quantize_rows(tensor_type, values, row_len, None, out);
+}
+
+/// As [`quantize`], but an error in column n counts `importance[n]` times: the mean square of what that column is
+/// multiplied with makes the product's error small rather than the matrix's. Types whose scales follow from the
+/// largest value alone come out as without; q8_0 loses too little for a choice to show.
+///
+/// # Panics
+/// As [`quantize`], and if `importance` is not as long as a row.
+pub fn quantize_with_importance(
+    tensor_type: TensorType,
+    values: &[f32],
+    row_len: usize,
+    importance: &[f32],
+    out: &mut Vec<u8>,
+) {
+    assert_eq!(importance.len(), row_len, "one importance for each column");
+    match tensor_type {
+        TensorType::Q8_0 => quantize(tensor_type, values, row_len, out),
+        _ => quantize_rows(tensor_type, values, row_len, Some(importance), out),
+    }
+}
+
+fn quantize_rows(
+    tensor_type: TensorType,
+    values: &[f32],
+    row_len: usize,
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+) {
     assert!(tensor_type != TensorType::I32, "numbers are never stored as i32");
     assert!(row_len > 0 && values.len().is_multiple_of(row_len), "no whole number of rows");
     let row_bytes = tensor_type.row_bytes(row_len as u64).expect("rows of whole blocks") as usize;
     out.reserve(values.len() / row_len * row_bytes);
-    if tensor_type == TensorType::Q8_0 {
-        values.as_chunks().0.iter().for_each(|block| quantize_q8_0(block, out));
-        return;
-    }
+    let importance = importance.map_or(std::ptr::null(), <[f32]>::as_ptr);
     // ggml writes numbers of up to four bytes, and a `Vec<u8>` promises no alignment.
     let mut row = vec![0u64; row_bytes.div_ceil(8)];
     for values in values.chunks_exact(row_len) {
-        // SAFETY: `values` holds row_len numbers and `row` at least row_bytes bytes, which is what ggml reads and
-        // writes; none of the types that exist here demands an importance matrix.
+        // SAFETY: `values` holds row_len numbers, `importance` as many or is null, and `row` has at least row_bytes
+        // bytes, which is what ggml reads and writes; none of the types that exist here demands an importance.
         let written = unsafe {
             sys::ggml_quantize_chunk(
                 sys::ggml_type(tensor_type.id()),
@@ -33,7 +65,7 @@ pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &m
                 0,
                 1,
                 row_len as i64,
-                std::ptr::null(),
+                importance,
             )
         };
         assert_eq!(written, row_bytes, "ggml's size of a row is the format's");
@@ -213,6 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn importance_makes_the_error_small_where_it_counts() {
+        let values: Vec<f32> = (0..2048).map(|n| ((n * n) as f32 * 0.37).sin()).collect();
+        let importance: Vec<f32> = (0..512).map(|n| if n % 8 == 3 { 100.0 } else { 1.0 }).collect();
+        let weighted_error = |tensor_type, bytes: &[u8]| {
+            let mut back = vec![0.0; values.len()];
+            dequantize(tensor_type, bytes, &mut back);
+            let pairs = values.iter().zip(back).enumerate();
+            pairs.map(|(n, (a, b))| importance[n % 512] * (a - b).powi(2)).sum::<f32>()
+        };
+        use TensorType::*;
+        for tensor_type in [Q6K, Q5K, Q4K, Q3K, Q2K, Q5_1, Q5_0, Q4_1, Q4_0, IQ4NL] {
+            let (mut with, mut without) = (Vec::new(), Vec::new());
+            quantize_with_importance(tensor_type, &values, 512, &importance, &mut with);
+            quantize(tensor_type, &values, 512, &mut without);
+            let (with, without) = (weighted_error(tensor_type, &with), weighted_error(tensor_type, &without));
+            assert!(with < without, "{tensor_type}: {with} {without}");
+        }
+    }
+
+    #[test]
     fn every_type_comes_back_close() {
         let values: Vec<f32> = (0..1024).map(|n| (n as f32 * 0.7).sin()).collect();
         // Half a step of each format, for values in [-1, 1], and room for scales that clip the largest value a little.
@@ -228,6 +280,9 @@ mod tests {
             (TensorType::Q4K, 1e-1),
             (TensorType::Q4_0, 1.3e-1),
             (TensorType::Q4_1, 7e-2),
+            (TensorType::IQ4NL, 1.5e-1),
+            (TensorType::Q3K, 3e-1),
+            (TensorType::Q2K, 5e-1),
         ];
         for (tensor_type, bound) in bounds {
             let mut bytes = vec![7];

@@ -85,6 +85,11 @@ impl Weights {
         // SAFETY: lives as long as `self`.
         unsafe { Tensor::new(*tensor) }
     }
+
+    /// The name of a tensor, if it is one of these.
+    pub fn name(&self, tensor: NonNull<sys::ggml_tensor>) -> Option<&str> {
+        self.tensors.iter().find(|(_, known)| **known == tensor).map(|(name, _)| name.as_str())
+    }
 }
 
 impl Drop for Weights {

@@ -39,6 +39,7 @@
 mod cursor;
 mod encode;
 mod error;
+mod file;
 mod header;
 pub mod limits;
 mod metadata;
@@ -51,6 +52,7 @@ mod writer;
 mod tests;
 
 pub use error::{Error, Rule};
+pub use file::File;
 pub use header::Header;
 pub use metadata::Metadata;
 pub use tensor::{TensorInfo, TensorSpec};

@@ -18,6 +18,8 @@ pub(super) struct Plans {
     embeddings: Option<MemoryPlan>,
     work_bytes: usize,
     outputs: Vec<Output>,
+    /// Whether runs keep what their matrices are multiplied with.
+    observed: bool,
 }
 
 /// The memory and threads that a stage runs with.
@@ -29,10 +31,21 @@ pub(super) struct StageMemory<'s> {
 }
 
 /// Where a stage has left what was asked for.
-pub(super) type Results = Vec<(Output, Region)>;
+#[derive(Default)]
+pub(super) struct Results {
+    pub outputs: Vec<(Output, Region)>,
+    /// What each matrix was multiplied with, as rows of that width, in a session that observes it.
+    pub factors: Vec<(String, usize, Region)>,
+}
 
 impl Plans {
-    pub fn new(model: &Model, options: &SessionOptions, memory: &mut GraphMemory, pool: &ThreadPool) -> Self {
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        observed: bool,
+        memory: &mut GraphMemory,
+        pool: &ThreadPool,
+    ) -> Self {
         let config = model.config();
         // A head that reads several images at once only knows whole batches.
         let batch = options.max_batch.next_multiple_of(config.head.images());
@@ -42,6 +55,9 @@ impl Plans {
         let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
             let mut graph = Graph::new(memory, model.weights());
             build(&mut graph);
+            if observed {
+                graph.keep_factors();
+            }
             work_bytes = work_bytes.max(graph.work_bytes(pool));
             graph.plan()
         };
@@ -51,7 +67,7 @@ impl Plans {
         let embeddings = options
             .inputs_embeds
             .then(|| plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, true))));
-        Plans { image, ids, embeddings, work_bytes, outputs }
+        Plans { image, ids, embeddings, work_bytes, outputs, observed }
     }
 
     /// Bytes of memory for both stages.
@@ -78,6 +94,10 @@ impl Plans {
         self.question_start() + question.unwrap_or(0)
     }
 
+    fn factors<'g>(&self, graph: &mut Graph<'g>) -> Vec<(String, Tensor<'g>)> {
+        if self.observed { graph.keep_factors() } else { Vec::new() }
+    }
+
     /// Encodes images. Returns the vision stream, which the next stage reads, and the results.
     pub fn run_image(
         &self,
@@ -91,6 +111,7 @@ impl Plans {
         let mut graph = Graph::new(stage.graph, model.weights());
         let masked = Masked { visual: mask.is_some(), text: false };
         let nodes = image_stage(&mut graph, config, shape, masked, &self.outputs);
+        let factors = self.factors(&mut graph);
         let mut bound = graph.bind(&self.image, stage.memory, 0, self.scratch_start());
 
         fill_rows(&mut bound, nodes.features, input.features, input.regions, shape.regions);
@@ -99,7 +120,7 @@ impl Plans {
             fill_mask(&mut bound, nodes.mask, mask, shape.regions);
         }
         bound.compute(stage.pool, stage.work)?;
-        Ok((bound.region(nodes.stream), regions_of(&bound, nodes.results)))
+        Ok((bound.region(nodes.stream), regions_of(&bound, nodes.results, factors)))
     }
 
     /// Answers questions about images that [`Plans::run_image`] has encoded. `masks` are of tokens and of regions.
@@ -120,6 +141,7 @@ impl Plans {
         let mut graph = Graph::new(stage.graph, model.weights());
         let masked = Masked { text: masks.0.is_some(), visual: masks.1.is_some() };
         let nodes = question_stage(&mut graph, model.config(), shape, masked, &self.outputs, own_embeddings);
+        let factors = self.factors(&mut graph);
         let mut bound = graph.bind(plan, stage.memory, self.question_start(), self.scratch_start());
 
         match (nodes.words, input.text) {
@@ -143,12 +165,18 @@ impl Plans {
         }
         bound.copy(image, nodes.stream);
         bound.compute(stage.pool, stage.work)?;
-        Ok(regions_of(&bound, nodes.results))
+        Ok(regions_of(&bound, nodes.results, factors))
     }
 }
 
-fn regions_of<'g>(bound: &BoundGraph<'g, '_>, results: Vec<(Output, Tensor<'g>)>) -> Results {
-    results.into_iter().map(|(output, tensor)| (output, bound.region(tensor))).collect()
+fn regions_of<'g>(
+    bound: &BoundGraph<'g, '_>,
+    results: Vec<(Output, Tensor<'g>)>,
+    factors: Vec<(String, Tensor<'g>)>,
+) -> Results {
+    let outputs = results.into_iter().map(|(output, tensor)| (output, bound.region(tensor)));
+    let factors = factors.into_iter().map(|(name, tensor)| (name, tensor.dims()[0], bound.region(tensor)));
+    Results { outputs: outputs.collect(), factors: factors.collect() }
 }
 
 /// Copies the first `used` of every `given` rows.

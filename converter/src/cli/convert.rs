@@ -1,31 +1,32 @@
 //! A checkpoint to a GGUF file, which is what the program does unless told otherwise.
 
-use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Args, CommandFactory};
+use indicatif::ProgressBar;
 use lxmert::gguf::TensorType;
 use lxmert_converter::{
-    Checkpoint, Error, Options, Progress, Report, Stage, Synthetic, TENSOR_TYPES, convert,
+    Checkpoint, Error, FILE_TYPES, FileType, Importance, KeyOverride, Options, Progress, Report, Stage,
+    Synthetic, TypeOverrides, convert,
 };
+use regex::Regex;
 
-/// Converts an LXMERT checkpoint to one GGUF file.
+/// What to convert, to what, and how.
 ///
 /// MODEL is a directory as transformers saves it: config.json and model.safetensors or pytorch_model.bin (or shards with an
 /// index). Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json. Or it is a
 /// file of weights alone (.safetensors, .bin, .pth; the original *_LXRT.pth and BEST.pth too), with --config, --tokenizer and
 /// --labels for what is not in it, or a GGUF file, which brings everything.
-#[derive(Clone, Parser)]
-#[command(name = "lxmert-quantize", version)]
+#[derive(Args, Clone)]
 pub struct Arguments {
-    /// Type of the weight matrices; everything else stays f32
-    #[arg(value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
-    tensor_type: TensorType,
+    /// Type of the weight matrices; everything else stays f32. q4_K_M and q5_K_M give the matrices that need it more
+    /// bits; q4_K and q5_K, by their other names q4_K_S and q5_K_S, do not
+    #[arg(value_name = "TYPE", ignore_case = true, value_parser = file_type())]
+    file_type: FileType,
 
     /// Directory or file of the checkpoint
     #[arg(value_name = "MODEL", required_unless_present = "synthetic")]
@@ -63,6 +64,34 @@ pub struct Arguments {
     #[arg(long, short, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
+    /// Leave out what q4_K_M or q5_K_M improves
+    #[arg(long)]
+    pure: bool,
+
+    /// Type of the matrices whose names in the file match; may be repeated, and the first match counts
+    #[arg(long, value_name = "REGEX=TYPE", value_parser = by_name)]
+    tensor_type: Vec<(Regex, TensorType)>,
+
+    /// Type of the word embedding
+    #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
+    token_embedding_type: Option<TensorType>,
+
+    /// Type of the output matrices: cls.answer.1 and cls.mlm
+    #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = tensor_type())]
+    output_tensor_type: Option<TensorType>,
+
+    /// Keep the output matrices in f32
+    #[arg(long, conflicts_with = "output_tensor_type")]
+    leave_output_tensor: bool,
+
+    /// Importance of the matrices' columns, as made by lxmert-quantize imatrix
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+
+    /// Set a key of the file's metadata; TYPE is int, float, bool or str; may be repeated
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    override_kv: Vec<KeyOverride>,
+
     /// Print what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -80,9 +109,26 @@ pub struct Arguments {
     verbose: bool,
 }
 
+fn file_type() -> impl TypedValueParser<Value = FileType> {
+    let parse = |name: String| name.parse::<FileType>();
+    PossibleValuesParser::new(FILE_TYPES.iter().flat_map(|known| known.names())).try_map(parse)
+}
+
 fn tensor_type() -> impl TypedValueParser<Value = TensorType> {
-    let parse = |name: String| name.parse::<TensorType>();
-    PossibleValuesParser::new(TENSOR_TYPES.map(|(known, _)| known.name())).try_map(parse)
+    PossibleValuesParser::new(tensor_types().map(TensorType::name)).try_map(|name: String| name.parse())
+}
+
+/// The types of single tensors: those that a whole file can have.
+fn tensor_types() -> impl Iterator<Item = TensorType> {
+    FILE_TYPES.into_iter().filter(|known| FileType::from(known.base()) == *known).map(FileType::base)
+}
+
+fn by_name(text: &str) -> Result<(Regex, TensorType), String> {
+    // A pattern may have an equals sign in it, a type has none.
+    let (pattern, name) = text.rsplit_once('=').ok_or("give REGEX=TYPE")?;
+    let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
+    let known = tensor_types().find(|known| known.name().eq_ignore_ascii_case(name));
+    Ok((pattern, known.ok_or_else(|| format!("{name:?} is no type of tensors"))?))
 }
 
 fn cosine(text: &str) -> Result<f64, String> {
@@ -113,7 +159,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// Sorts the positional arguments: with `--synthetic`, the first is the output.
 fn input(arguments: &Arguments) -> Input {
     let Arguments { model_dir, out, synthetic, seed, .. } = arguments;
-    let misuse = |message| -> ! { Arguments::command().error(ErrorKind::ArgumentConflict, message).exit() };
+    let misuse =
+        |message| -> ! { super::Program::command().error(ErrorKind::ArgumentConflict, message).exit() };
     match (synthetic.as_deref().and_then(|name| Synthetic::named(name, *seed)), model_dir) {
         (Some(_), Some(_)) if out.is_some() => misuse("--synthetic takes the place of MODEL"),
         (Some(synthetic), out) => Input::Synthetic { synthetic, out: out.clone() },
@@ -123,34 +170,55 @@ fn input(arguments: &Arguments) -> Input {
 }
 
 fn convert_input(arguments: &Arguments, input: Input) -> Result<Report, Error> {
-    let Arguments { tensor_type, threads, labels, config, tokenizer, .. } = arguments.clone();
-    let Arguments { allow_requantize, min_cosine, dry_run, .. } = *arguments;
-    let options = Options { threads, labels, config, tokenizer, allow_requantize, min_cosine, dry_run };
+    let file_type = arguments.file_type;
+    let options = options(arguments)?;
     let (checkpoint, out) = match input {
         Input::Directory { path, out } => {
             let checkpoint = Checkpoint::open_with(&path, &options)?;
-            (checkpoint, out.unwrap_or_else(|| default_out(&path, tensor_type)))
+            (checkpoint, out.unwrap_or_else(|| default_out(&path, file_type)))
         }
         Input::Synthetic { synthetic, out } => {
-            let default = format!("synthetic-{}-{tensor_type}.gguf", synthetic.name);
+            let default = format!("synthetic-{}-{file_type}.gguf", synthetic.name);
             let checkpoint = Checkpoint::synthetic(&synthetic, options.labels.as_deref())?;
             (checkpoint, out.unwrap_or_else(|| default.into()))
         }
     };
     let mut bar = Bar::new();
-    convert(&checkpoint, tensor_type, &out, &options, &mut |progress| bar.show(progress))
+    convert(&checkpoint, file_type, &out, &options, &mut |progress| bar.show(progress))
 }
 
-fn default_out(model: &Path, tensor_type: TensorType) -> PathBuf {
+fn options(arguments: &Arguments) -> Result<Options, Error> {
+    let arguments = arguments.clone();
+    Ok(Options {
+        threads: arguments.threads,
+        labels: arguments.labels,
+        config: arguments.config,
+        tokenizer: arguments.tokenizer,
+        allow_requantize: arguments.allow_requantize,
+        min_cosine: arguments.min_cosine,
+        dry_run: arguments.dry_run,
+        types: TypeOverrides {
+            pure: arguments.pure,
+            by_name: arguments.tensor_type,
+            token_embedding: arguments.token_embedding_type,
+            output_tensor: arguments.output_tensor_type,
+            leave_output_tensor: arguments.leave_output_tensor,
+        },
+        keys: arguments.override_kv,
+        importance: arguments.imatrix.as_deref().map(Importance::open).transpose()?,
+    })
+}
+
+fn default_out(model: &Path, file_type: FileType) -> PathBuf {
     // Resolved, so that "." has a name too.
     let resolved = model.canonicalize().unwrap_or_else(|_| model.to_owned());
     let name = if resolved.is_file() { resolved.file_stem() } else { resolved.file_name() };
     let mut name = name.unwrap_or("lxmert".as_ref()).to_owned();
-    name.push(format!("-{tensor_type}.gguf"));
+    name.push(format!("-{file_type}.gguf"));
     name.into()
 }
 
-/// A progress bar, where there is a terminal to show it.
+/// A progress bar that starts again with the second pass.
 struct Bar {
     bar: ProgressBar,
     stage: Option<Stage>,
@@ -158,11 +226,7 @@ struct Bar {
 
 impl Bar {
     fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{msg:8} {wide_bar} {percent:>3} % {eta:>4}") {
-            bar.set_style(style);
-        }
-        Bar { bar, stage: None }
+        Bar { bar: super::bar(0, ""), stage: None }
     }
 
     fn show(&mut self, progress: Progress) {

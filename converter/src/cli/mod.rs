@@ -1,10 +1,90 @@
 //! The program's commands, one file each, and what they share.
 
 pub mod convert;
+mod diff;
+mod eval;
+mod imatrix;
+mod inspect;
+mod questions;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Converts an LXMERT checkpoint to one GGUF file.
+///
+/// MODEL_DIR is a directory as transformers saves it: config.json and model.safetensors (or shards with an index).
+/// Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json.
+#[derive(Parser)]
+#[command(
+    name = "lxmert-quantize",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Program {
+    #[command(flatten)]
+    convert: Option<convert::Arguments>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::Arguments),
+    Diff(diff::Arguments),
+    Eval(eval::Arguments),
+    Imatrix(imatrix::Arguments),
+}
+
+/// Why a command failed, in one line.
+type Failure = Box<dyn std::error::Error>;
+
+/// Does what the arguments say.
+pub fn run(program: &Program) -> ExitCode {
+    let Some(command) = &program.command else {
+        let Some(convert) = &program.convert else {
+            use clap::CommandFactory;
+            let message = "give TYPE and MODEL_DIR, or a command";
+            Program::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).exit()
+        };
+        return convert::run(convert);
+    };
+    let (result, trouble) = match command {
+        Command::Inspect(arguments) => (inspect::run(arguments), 1),
+        // As diff has it, 1 says that the files differ.
+        Command::Diff(arguments) => (diff::run(arguments), 2),
+        Command::Eval(arguments) => (eval::run(arguments), 1),
+        Command::Imatrix(arguments) => (imatrix::run(arguments), 1),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error, &[]);
+        ExitCode::from(trouble)
+    })
+}
+
+/// Puts a file's name before what is wrong with it, unless it is there already.
+fn in_file(path: &Path) -> impl FnOnce(lxmert::Error) -> Failure {
+    let path = path.display().to_string();
+    move |error| {
+        let text = error.to_string();
+        if text.starts_with(&path) { text.into() } else { format!("{path}: {text}").into() }
+    }
+}
+
+/// A progress bar, where there is a terminal to show it.
+fn bar(total: u64, message: &'static str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{msg:8} {wide_bar} {percent:>3} % {eta:>4}") {
+        bar.set_style(style);
+    }
+    bar.with_message(message)
+}
 
 /// Prints a result, all at once.
 fn print(text: &str) -> ExitCode {

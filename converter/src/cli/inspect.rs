@@ -1,0 +1,170 @@
+//! What a GGUF file holds.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use lxmert::gguf::{Array, File, Metadata, TensorType, Value};
+use serde_json::json;
+
+use super::Failure;
+
+/// Lists a GGUF file's metadata and tensors, whatever model it is of
+#[derive(Parser)]
+pub struct Arguments {
+    /// File to list
+    #[arg(value_name = "FILE.gguf")]
+    file: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the listing.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let file = File::open(&arguments.file).map_err(super::in_file(&arguments.file))?;
+    Ok(super::print(&if arguments.json { super::json(&as_json(&file)) } else { as_text(&file) }))
+}
+
+fn as_text(file: &File) -> String {
+    let mut text = String::new();
+    let metadata = file.header().metadata();
+    for (key, value) in metadata.iter() {
+        text += &format!("{key:<40} {:<16} {}\n", value.type_name(), shown(value));
+    }
+    text += &format!("\n{:<32} {:<14} {:<6} {:>12} {:>12}\n", "tensor", "shape", "type", "bytes", "offset");
+    let tensors = file.header().tensors();
+    for tensor in tensors {
+        let (dims, tensor_type) = (format!("{:?}", tensor.dims()), tensor.tensor_type());
+        let (bytes, offset) = (tensor.bytes(), tensor.offset());
+        text += &format!("{:<32} {dims:<14} {tensor_type:<6} {bytes:>12} {offset:>12}\n", tensor.name());
+    }
+    let (weights, bits) = weights(file);
+    let keys = metadata.len();
+    text += &format!(
+        "\n{keys} keys, {} tensors, {weights} weights, {} bytes, {bits:.2} bits per weight\n",
+        tensors.len(),
+        file.bytes()
+    );
+    for tensor_type in TensorType::ALL {
+        let found = tensors.iter().filter(|tensor| tensor.tensor_type() == tensor_type);
+        let (count, bytes) = (found.clone().count(), found.map(|tensor| tensor.bytes()).sum::<u64>());
+        if count > 0 {
+            text += &format!("{tensor_type:<6} {count} tensors, {bytes} bytes\n");
+        }
+    }
+    text
+}
+
+fn as_json(file: &File) -> serde_json::Value {
+    let tensors: Vec<_> = file
+        .header()
+        .tensors()
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": tensor.name(),
+                "dims": tensor.dims(),
+                "tensor_type": tensor.tensor_type().name(),
+                "bytes": tensor.bytes(),
+                "offset": tensor.offset(),
+            })
+        })
+        .collect();
+    let (weights, bits_per_weight) = weights(file);
+    json!({
+        "metadata": metadata_json(file.header().metadata()),
+        "tensors": tensors,
+        "weights": weights,
+        "bits_per_weight": bits_per_weight,
+        "file_bytes": file.bytes(),
+        "alignment": file.header().alignment(),
+    })
+}
+
+/// How many weights there are, and how many bits of data each takes.
+fn weights(file: &File) -> (u64, f64) {
+    let weights: u64 = file.header().tensors().iter().map(|tensor| tensor.elements()).sum();
+    let bytes: u64 = file.header().tensors().iter().map(|tensor| tensor.bytes()).sum();
+    (weights, bytes as f64 * 8.0 / weights.max(1) as f64)
+}
+
+/// A list of keys, in the file's order, which an object would lose.
+fn metadata_json(metadata: &Metadata) -> Vec<serde_json::Value> {
+    metadata
+        .iter()
+        .map(|(key, value)| {
+            let mut entry = json!({ "key": key, "type": value.type_name(), "value": value_json(value) });
+            if let Value::Array(array) = value {
+                entry["len"] = array.len().into();
+            }
+            entry
+        })
+        .collect()
+}
+
+/// Items of an array, and characters of a string, that are shown.
+const SHOWN: usize = 6;
+const SHOWN_CHARS: usize = 72;
+
+/// A value in one line, shortened.
+pub(super) fn shown(value: &Value) -> String {
+    let shortened = |text: &str| {
+        let mut chars = text.chars();
+        let start: String = chars.by_ref().take(SHOWN_CHARS).collect();
+        let rest = chars.count();
+        if rest > 0 { format!("{start:?} … {rest} characters more") } else { format!("{start:?}") }
+    };
+    match value {
+        Value::String(text) => shortened(text),
+        Value::Array(array) => {
+            let items = items(array);
+            let more = array.len() - items.len();
+            let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+            let rest = if more > 0 { format!(", … {more} more") } else { String::new() };
+            format!("[{}{rest}]", items.join(", "))
+        }
+        scalar => value_json(scalar).to_string(),
+    }
+}
+
+/// A value as JSON; of an array the first items, its length standing beside it.
+fn value_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::U8(number) => json!(number),
+        Value::I8(number) => json!(number),
+        Value::U16(number) => json!(number),
+        Value::I16(number) => json!(number),
+        Value::U32(number) => json!(number),
+        Value::I32(number) => json!(number),
+        Value::U64(number) => json!(number),
+        Value::I64(number) => json!(number),
+        Value::F32(number) => json!(number),
+        Value::F64(number) => json!(number),
+        Value::Bool(truth) => json!(truth),
+        Value::String(text) => json!(text),
+        Value::Array(array) => json!(items(array)),
+    }
+}
+
+/// The first items of an array.
+fn items(array: &Array) -> Vec<serde_json::Value> {
+    fn first<T: serde::Serialize>(items: &[T]) -> Vec<serde_json::Value> {
+        items.iter().take(SHOWN).map(|item| json!(item)).collect()
+    }
+    match array {
+        Array::U8(items) => first(items),
+        Array::I8(items) => first(items),
+        Array::U16(items) => first(items),
+        Array::I16(items) => first(items),
+        Array::U32(items) => first(items),
+        Array::I32(items) => first(items),
+        Array::U64(items) => first(items),
+        Array::I64(items) => first(items),
+        Array::F32(items) => first(items),
+        Array::F64(items) => first(items),
+        Array::Bool(items) => first(items),
+        Array::String(items) => first(items),
+    }
+}

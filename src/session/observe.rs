@@ -1,0 +1,50 @@
+//! What the matrices of a model are multiplied with: the importance of a matrix's columns for its quantization follows
+//! from it.
+
+use super::stage::Results;
+use super::{Session, SessionOptions};
+use crate::Error;
+use crate::model::Model;
+
+/// What one matrix of the model was multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factor<'s> {
+    /// The matrix's name in the GGUF file. It occurs twice where a matrix serves both directions of a cross layer.
+    pub matrix: &'s str,
+    /// Numbers in a row: the matrix's columns.
+    pub width: usize,
+    /// The rows, one after the other: of tokens or of regions.
+    pub rows: &'s [f32],
+}
+
+impl Session {
+    /// Makes a session that keeps what every matrix is multiplied with, in memory that grows with the model's layers.
+    /// It answers as any other.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn observing(model: &Model, options: SessionOptions) -> Result<Self, Error> {
+        Self::with(model, options, true)
+    }
+
+    /// What the matrices were multiplied with when the last image was encoded; nothing unless the session was made by
+    /// [`Session::observing`].
+    pub fn image_factors(&self) -> impl Iterator<Item = Factor<'_>> {
+        self.factors(&self.results.image)
+    }
+
+    /// As [`Session::image_factors`], for the last question. What does not contribute to the session's outputs is not
+    /// computed and so not there.
+    pub fn question_factors(&self) -> impl Iterator<Item = Factor<'_>> {
+        self.factors(&self.results.question)
+    }
+
+    fn factors<'s>(&'s self, results: &'s Results) -> impl Iterator<Item = Factor<'s>> {
+        let factor = |(matrix, width, region): &'s (String, usize, _)| Factor {
+            matrix,
+            width: *width,
+            rows: crate::ggml::Region::read(*region, &self.memory),
+        };
+        results.factors.iter().map(factor)
+    }
+}
