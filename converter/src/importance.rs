@@ -86,10 +86,10 @@ impl Importance {
     pub(crate) fn write_metadata(&self, metadata: &mut Metadata) -> Result<(), Error> {
         // The name alone: a path says where somebody works, and would make equal files differ.
         let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-        metadata.insert("quantize.imatrix.file", file.as_ref())?;
-        metadata.insert("quantize.imatrix.dataset", self.datasets.join(", "))?;
-        metadata.insert("quantize.imatrix.entries_count", self.columns.len() as u32)?;
-        metadata.insert("quantize.imatrix.chunks_count", self.chunks)?;
+        metadata.set("quantize.imatrix.file", file.as_ref())?;
+        metadata.set("quantize.imatrix.dataset", self.datasets.join(", "))?;
+        metadata.set("quantize.imatrix.entries_count", self.columns.len() as u32)?;
+        metadata.set("quantize.imatrix.chunks_count", self.chunks)?;
         Ok(())
     }
 }

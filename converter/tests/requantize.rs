@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use common::{Gguf, converted, easy_vqa, golden};
 use lxmert::gguf::{TensorInfo, TensorSpec, TensorType, Writer};
-use lxmert_converter::{Error, Options, TENSOR_TYPES, convert_directory};
+use lxmert_converter::{Error, Options, FILE_TYPES, FileType, convert_directory};
 use tempfile::TempDir;
 
-fn make(from: &Path, tensor_type: TensorType, to: &Path, options: &Options) -> Result<(), Error> {
-    convert_directory(from, tensor_type, to, options).map(drop)
+fn make(from: &Path, file_type: impl Into<FileType>, to: &Path, options: &Options) -> Result<(), Error> {
+    convert_directory(from, file_type, to, options).map(drop)
 }
 
 fn made(directory: &TempDir, from: &Path, tensor_type: TensorType) -> PathBuf {
@@ -27,11 +27,13 @@ fn an_f32_file_gives_what_the_checkpoint_gives() {
         [easy_vqa(), golden("pretraining-small"), golden("model-odd-sizes"), golden("nlvr2-small")]
     {
         let whole = made(&directory, &checkpoint, TensorType::F32);
-        for (tensor_type, _) in TENSOR_TYPES {
+        for file_type in FILE_TYPES {
             let out = directory.path().join("out.gguf");
-            make(&whole, tensor_type, &out, &Options::default()).unwrap();
-            let (direct, _) = converted(&checkpoint, tensor_type);
-            assert!(std::fs::read(&out).unwrap() == direct.bytes, "{} {tensor_type}", checkpoint.display());
+            make(&whole, file_type, &out, &Options::default()).unwrap();
+            let direct = directory.path().join("direct.gguf");
+            make(&checkpoint, file_type, &direct, &Options::default()).unwrap();
+            let same = std::fs::read(&out).unwrap() == std::fs::read(&direct).unwrap();
+            assert!(same, "{} {file_type}", checkpoint.display());
         }
     }
 }
