@@ -22,7 +22,8 @@ impl AtomicFile {
     /// cannot be written.
     pub fn create(path: &Path) -> io::Result<Self> {
         check_target(path)?;
-        Ok(AtomicFile { file: BufWriter::new(temporary(path)?), path: path.to_path_buf() })
+        let file = temporary(path).map_err(without_name)?;
+        Ok(AtomicFile { file: BufWriter::new(file), path: path.to_path_buf() })
     }
 
     /// The name that the file will have.
@@ -73,6 +74,13 @@ fn check_target(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, refusal))
 }
 
+/// The operating system's reason alone: the temporary file's name, which tempfile adds, tells a person nothing.
+fn without_name(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|error| error.source());
+    let reason = inner.and_then(|error| error.downcast_ref::<io::Error>());
+    reason.and_then(io::Error::raw_os_error).map_or(error, io::Error::from_raw_os_error)
+}
+
 /// A file beside the target, because a rename cannot cross file systems.
 fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
@@ -104,4 +112,20 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
     #[cfg(not(unix))]
     Ok(())
+}
+
+/// Whether two paths lead to one file, by links of either kind too.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    // What does not exist is no other file.
+    let (Ok(found_a), Ok(found_b)) = (fs::metadata(a), fs::metadata(b)) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (found_a.dev(), found_a.ino()) == (found_b.dev(), found_b.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (found_a, found_b);
+        matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+    }
 }

@@ -1,6 +1,7 @@
 //! The bytes of a model file, wherever they lie.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -28,7 +29,12 @@ impl Storage {
     /// [`Error::Io`] if it cannot be opened or mapped.
     pub fn map(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io(path))?;
-        if file.metadata().map_err(Error::io(path))?.len() == 0 {
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if metadata.is_dir() {
+            let reason = "it is a directory: give the .gguf file that lxmert-quantize makes of it";
+            return Err(Error::io(path)(std::io::Error::new(ErrorKind::IsADirectory, reason)));
+        }
+        if metadata.len() == 0 {
             return Ok(Storage(Kind::Static(&[])));
         }
         // SAFETY: the map is private to this process and read only. If another process shortens the file while it is

@@ -98,6 +98,24 @@ fn reads_questions_from_standard_input() {
 }
 
 #[test]
+fn a_dash_reads_questions_about_the_bundled_picture() {
+    let output = with_input(vqa().args(["--json", "-q", "-"]), "what color is the shape?\n");
+    assert_eq!(best_answers(&stdout(&output)), ["teal"]);
+}
+
+#[test]
+fn run_never_writes_over_what_it_reads() {
+    let directory = TempDir::new().unwrap();
+    let model = directory.path().join("model.gguf");
+    convert(&root("tests/golden/qa-small"), TensorType::Q8_0, &model);
+    let before = std::fs::read(&model).unwrap();
+    let inputs = root("tests/golden/qa-small/inputs.safetensors");
+    let text = complaint(&common::try_lxmert_run(&model, &inputs, &model, &[]));
+    assert!(text.contains("holds the model"), "{text}");
+    assert!(std::fs::read(&model).unwrap() == before);
+}
+
+#[test]
 fn a_bad_line_does_not_stop_the_others() {
     let mut command = vqa();
     command.arg("--json").arg("--image").arg(picture());
@@ -156,6 +174,7 @@ fn names_what_is_wrong_with_the_model_file() {
         ("llama.gguf", "architecture is \"llama\""),
         ("picture.gguf", "not a valid GGUF file"),
         ("empty.gguf", "not a valid GGUF file"),
+        ("", "it is a directory"),
     ];
     for (name, reason) in expected {
         let mut command = vqa();
@@ -187,7 +206,7 @@ fn names_what_is_wrong_with_picture_features_or_question() {
         (&["--image", "broken.png", "-q", "what?"], "broken.png", "not a usable image"),
         (&["--features", "good.safetensors", "-q", "  "], "question", "empty"),
         (&["--features", "good.safetensors"], "no question", "standard input"),
-        (&["--features", "good.safetensors", "-q", "what?", "--threads", "0"], "threads", "at least 1"),
+        (&["--features", "good.safetensors", "-q", "what?", "--threads", "0"], "threads", "1 to 256"),
     ];
     for (arguments, part, other) in cases {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-vqa"));

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lxmert::atomic_file::is_same_file;
 use lxmert::gguf::Metadata;
 use lxmert::model::{About, Head};
 
 use crate::Error;
 use crate::convert::Options;
-use crate::files::{existing, is_same};
+use crate::files::existing;
 use crate::frontend::Preprocessing;
 use crate::hf_config::HfConfig;
 use crate::job::SOURCE_SHA256;
@@ -235,7 +236,7 @@ impl Checkpoint {
 
     /// Refuses to overwrite what the conversion reads.
     pub(crate) fn check_output(&self, out: &Path) -> Result<(), Error> {
-        if self.files.iter().any(|file| is_same(file, out)) {
+        if self.files.iter().any(|file| is_same_file(file, out)) {
             return Err(Error::OutputIsInput { path: out.to_owned() });
         }
         Ok(())

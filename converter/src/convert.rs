@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use lxmert::gguf::{TensorSpec, Writer};
+use lxmert::atomic_file::AtomicFile;
+use lxmert::gguf::{TensorSpec, WriteError, Writer};
 
 use crate::Error;
 use crate::check::check;
@@ -122,6 +123,11 @@ pub fn convert(
         return Err(Error::TensorType(file_type.base()));
     }
     checkpoint.check_output(out)?;
+    if !options.dry_run {
+        // A place that cannot be written is told at once, not after everything has been read.
+        let refused = |source| WriteError::Io { path: out.to_owned(), source };
+        drop(AtomicFile::create(out).map_err(refused)?);
+    }
     let threads =
         options.threads.or(available_parallelism().ok()).map_or(1, NonZeroUsize::get).min(MAX_THREADS);
     let source = checkpoint.source.as_ref();

@@ -38,7 +38,7 @@ pub enum Error {
         limit: u64,
     },
     /// A file is not JSON, or not of the expected form.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the JSON that is expected here: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,

@@ -31,22 +31,6 @@ pub(crate) fn json_error(path: &Path) -> impl FnOnce(serde_json::Error) -> Error
     move |source| Error::Json { path: path.to_owned(), source }
 }
 
-/// Whether two paths lead to one file, by links of either kind too.
-pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
-    // What does not exist is no other file.
-    let (Ok(found_a), Ok(found_b)) = (std::fs::metadata(a), std::fs::metadata(b)) else { return false };
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        (found_a.dev(), found_a.ino()) == (found_b.dev(), found_b.ino())
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (found_a, found_b);
-        matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-    }
-}
-
 /// The file of that name, where the directory has one.
 pub(crate) fn existing(directory: &Path, name: &str) -> Option<PathBuf> {
     let path = directory.join(name);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Gguf, converted, easy_vqa, golden};
 use lxmert::gguf::{TensorInfo, TensorSpec, TensorType, Writer};
-use lxmert_converter::{Error, Options, FILE_TYPES, FileType, convert_directory};
+use lxmert_converter::{Error, FILE_TYPES, FileType, Options, convert_directory};
 use tempfile::TempDir;
 
 fn make(from: &Path, file_type: impl Into<FileType>, to: &Path, options: &Options) -> Result<(), Error> {

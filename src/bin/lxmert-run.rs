@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use lxmert::atomic_file::AtomicFile;
+use lxmert::atomic_file::{AtomicFile, is_same_file};
 use lxmert::model::Config;
 use lxmert::numbers::floats;
 use lxmert::{Inputs, Model, Output, Session, SessionOptions, Text};
@@ -52,6 +52,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    for (input, what) in [(&arguments.model, "the model"), (&arguments.inputs, "the input tensors")] {
+        if is_same_file(input, &arguments.outputs) {
+            return Err(format!("{}: would be written over, but holds {what}", input.display()).into());
+        }
+    }
     let model = Model::open(&arguments.model)?;
     let outputs = wanted(arguments, model.config())?;
     let bytes = std::fs::read(&arguments.inputs).map_err(in_file(&arguments.inputs))?;

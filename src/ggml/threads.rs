@@ -22,12 +22,15 @@ impl ThreadPool {
     /// Starts `threads - 1` workers.
     ///
     /// # Errors
-    /// [`Error::Limit`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Threads`] if the operating system does not
+    /// [`Error::Input`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Threads`] if the operating system does not
     /// give as many.
     pub fn new(threads: usize) -> Result<Self, Error> {
         if !(1..=MAX_THREADS).contains(&threads) {
-            let remedy = "ask for at least 1 and at most as many as the limit";
-            return Err(Error::Limit { what: "threads", found: threads, limit: MAX_THREADS, remedy });
+            return Err(Error::Input {
+                name: "threads".to_owned(),
+                expected: format!("1 to {MAX_THREADS}"),
+                found: threads.to_string(),
+            });
         }
         try_threads(threads - 1).map_err(|source| Error::Threads { threads, source })?;
         let mut params = sys::ggml_threadpool_params {

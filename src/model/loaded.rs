@@ -135,7 +135,7 @@ impl Model {
         }
         let vocabulary = self.loaded.vocabulary.as_ref().ok_or(Error::Missing {
             what: "tokenizer",
-            remedy: "convert it again from a directory with tokenizer.json or vocab.txt, or pass token ids",
+            remedy: "convert it again from a directory with tokenizer.json or vocab.txt; lxmert-run takes token ids",
         })?;
         let tokenizer = vocabulary.tokenizer()?;
         let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);

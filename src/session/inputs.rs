@@ -183,7 +183,7 @@ pub(super) fn limit(
     remedy: &'static str,
 ) -> Result<(), Error> {
     match found {
-        0 => Err(Error::Limit { what, found, limit, remedy: "give at least one" }),
+        0 => Err(input(what, format!("1 to {limit}"), "0".to_owned())),
         _ if found > limit => Err(Error::Limit { what, found, limit, remedy }),
         _ => Ok(()),
     }

@@ -62,7 +62,7 @@ pub enum Error {
         reason: String,
     },
     /// A TSV file holds many images and none was chosen.
-    #[error("holds many images; give the id of one, such as {}", listed(known))]
+    #[error("holds many images; give the id of one (--image-id), such as {}", listed(known))]
     ImageIdNeeded {
         /// The first few ids in the file.
         known: Vec<String>,

@@ -20,8 +20,8 @@ use show::{Format, Shown};
 /// Answer questions about an image.
 ///
 /// Without --model, a small model answers that is part of this program: it knows pictures of 64 x 64 pixels with one coloured
-/// shape (the easy-VQA data set). Without any argument it shows itself on one of them. Questions come from --question, or
-/// one a line from standard input.
+/// shape (the easy-VQA data set). Without any argument it shows itself on one of them. Without --question, questions about an
+/// image come one a line from standard input.
 #[derive(Parser)]
 #[command(version = support::version())]
 struct Arguments {
@@ -35,12 +35,12 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
     /// Which image of a .tsv file.
-    #[arg(long, value_name = "ID", requires = "features")]
+    #[arg(long, value_name = "ID", requires = "features", conflicts_with = "image")]
     image_id: Option<String>,
     /// The boxes that belong to features in a .npy file: another .npy file.
-    #[arg(long, value_name = "FILE", requires = "features")]
+    #[arg(long, value_name = "FILE", requires = "features", conflicts_with = "image")]
     boxes: Option<PathBuf>,
-    /// A question; may be repeated.
+    /// A question; may be repeated. "-" reads questions from standard input, one a line.
     #[arg(long = "question", short, value_name = "TEXT")]
     questions: Vec<String>,
     /// Cut a question that is longer than the model reads, instead of refusing it.
@@ -79,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         format: if arguments.json { Format::Json } else { Format::Text },
         top_k: arguments.top_k as usize,
     };
-    asker.session.encode_image(&picture.regions)?;
+    asker.session.encode_image(&picture.regions).map_err(|error| picture.explain(arguments, error))?;
 
     let is_demo = picture.is_builtin && arguments.questions.is_empty();
     if is_demo && !arguments.json {
@@ -88,10 +88,13 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if is_demo {
         return builtin::QUESTIONS.iter().try_for_each(|question| asker.ask(question));
     }
-    if !arguments.questions.is_empty() {
-        return arguments.questions.iter().try_for_each(|question| asker.ask(question));
+    if arguments.questions.is_empty() {
+        return asker.ask_lines(std::io::stdin().lock());
     }
-    asker.ask_lines(std::io::stdin().lock())
+    arguments.questions.iter().try_for_each(|question| match question.as_str() {
+        "-" => asker.ask_lines(std::io::stdin().lock()),
+        question => asker.ask(question),
+    })
 }
 
 /// What is missing in a model that was converted without tokenizer or answers is told before anything is computed.
@@ -135,6 +138,16 @@ impl Picture {
             None => decode_image(builtin::PICTURE)?,
         };
         Ok(Picture { regions: grid.regions(&image)?, is_builtin })
+    }
+
+    /// Says which file does not fit, and what would.
+    fn explain(&self, arguments: &Arguments, error: lxmert::Error) -> Box<dyn Error> {
+        let Some(path) = &arguments.features else { return error.into() };
+        let hint = match arguments.model {
+            None => "; the built-in model reads pictures (--image), other features need their --model",
+            Some(_) => "",
+        };
+        format!("{}: {error}{hint}", path.display()).into()
     }
 }
 
@@ -182,8 +195,10 @@ impl Asker<'_> {
         };
         let (mut asked, mut failed) = (0, 0);
         prompt()?;
-        for line in lines.lines() {
+        for line in lines.split(b'\n') {
             let line = line.map_err(|error| format!("standard input: {error}"))?;
+            // What is no UTF-8 becomes U+FFFD, which the tokenizer drops.
+            let line = String::from_utf8_lossy(&line);
             if !line.trim().is_empty() {
                 asked += 1;
                 if let Err(error) = self.ask(&line) {
@@ -195,6 +210,9 @@ impl Asker<'_> {
                 }
             }
             prompt()?;
+        }
+        if prompts {
+            eprintln!();
         }
         match (asked, failed) {
             (0, _) => Err("no question: pass --question, or one a line on standard input".into()),

@@ -79,7 +79,10 @@ pub fn introduction(picture: &RgbImage) -> io::Result<()> {
         draw(picture, &mut out)?;
     }
     writeln!(out, "The built-in easy-VQA model on its bundled picture, models/easy-vqa/example_1.png.")?;
-    writeln!(out, "Ask about your own with --image and --question; --help tells more.\n")
+    writeln!(
+        out,
+        "Ask your own with --question (\"-\" reads them from standard input) and --image; --help tells more.\n"
+    )
 }
 
 /// Draws every second pixel: an upper half block shows one as its colour and the one below as its background.

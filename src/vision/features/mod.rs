@@ -54,12 +54,13 @@ pub fn load_features(path: &Path, options: &FeatureOptions) -> Result<Regions, E
 fn read(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
     let kind = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     let kind = kind.as_deref().ok_or(Error::UnknownKind)?;
-    let unused = |what: &str| Err(Error::Options { reason: format!("{what}; leave the option out") });
+    let unused =
+        |what: &str, option: &str| Err(Error::Options { reason: format!("{what}; leave {option} out") });
     if options.image_id.is_some() && matches!(kind, "safetensors" | "npz" | "npy") {
-        return unused("holds one image and no id");
+        return unused("holds one image and no id", "--image-id");
     }
     if options.boxes.is_some() && matches!(kind, "safetensors" | "npz" | "tsv") {
-        return unused("holds its own boxes");
+        return unused("holds its own boxes", "--boxes");
     }
     match kind {
         "safetensors" => safetensors::read(&read_bounded(path, MAX_FILE_BYTES)?),
@@ -67,7 +68,7 @@ fn read(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
         "npy" => {
             let Some(boxes_path) = &options.boxes else {
                 return Err(Error::Options {
-                    reason: "holds only features; give a .npy file of boxes too".into(),
+                    reason: "holds only features; give a .npy file of boxes too (--boxes)".into(),
                 });
             };
             let array = |path: &Path, name: &str| {
