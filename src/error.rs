@@ -44,6 +44,12 @@ pub enum Error {
         /// The file's value.
         found: String,
     },
+    /// The file's front end makes regions that the model does not take.
+    #[error("the front end does not fit the model: {reason}; convert the checkpoint again")]
+    FrontEnd {
+        /// What does not fit.
+        reason: String,
+    },
     /// The file's tensors are not those that its hyper-parameters demand.
     #[error(
         "tensor {name:?}: expected {expected}, found {found}: the file is damaged or made for another program"

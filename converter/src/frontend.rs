@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lxmert::model::Config;
 use lxmert::vision::{FrontEnd, PatchGrid};
 use serde::Deserialize;
 
@@ -62,25 +63,12 @@ impl Preprocessing {
         }
     }
 
-    /// Demands that a region has as many features as the model takes.
-    pub fn check_feature_len(&self, visual_feat_dim: usize) -> Result<(), Error> {
-        match (&self.path, self.front_end) {
-            (Some(path), FrontEnd::PatchGrid(grid)) if grid.feature_len() != visual_feat_dim => {
-                let (height, width, len) = (grid.patch_height(), grid.patch_width(), grid.feature_len());
-                let reason = format!(
-                    "patches of {height}x{width} pixels have {len} features, the model takes {visual_feat_dim}"
-                );
-                Err(Error::Preprocessing { path: path.clone(), reason })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The kind's name in GGUF files.
-    pub fn kind(&self) -> &'static str {
-        match self.front_end {
-            FrontEnd::PatchGrid(_) => "patch_grid",
-            _ => "regions",
+    /// Demands that regions are of the model's widths.
+    pub fn check(&self, config: &Config) -> Result<(), Error> {
+        let Some(path) = &self.path else { return Ok(()) };
+        match self.front_end.mismatch(config.visual_feat_dim, config.visual_pos_dim) {
+            Some(reason) => Err(Error::Preprocessing { path: path.clone(), reason }),
+            None => Ok(()),
         }
     }
 }

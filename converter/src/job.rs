@@ -55,7 +55,7 @@ impl<'a> Job<'a> {
         if let Some(tokenizer) = &checkpoint.tokenizer {
             tokenizer.check_size(plan.config.vocab_size)?;
         }
-        checkpoint.preprocessing.check_feature_len(plan.config.visual_feat_dim)?;
+        checkpoint.preprocessing.check(&plan.config)?;
 
         let matrices = plan.tensors.iter().filter(|tensor| is_matrix(tensor.role));
         options.types.check(matrices.clone().map(|tensor| tensor.name.as_str()))?;
@@ -214,7 +214,7 @@ impl<'a> Job<'a> {
             notes: self.checkpoint.notes(),
             tokenizer,
             answers,
-            front_end: self.checkpoint.preprocessing.kind().to_owned(),
+            front_end: self.checkpoint.preprocessing.front_end.name().to_owned(),
             seconds: time.as_secs_f64(),
         }
     }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use lxmert::gguf::Metadata;
-use lxmert::text::{BertOptions, Tokenizer};
+use lxmert::text::{BertOptions, MAX_JSON_BYTES, Tokenizer};
 
 use crate::Error;
 use crate::files::{existing, read_bounded};
 
-/// The largest tokenizer file that is read; that of BERT has less than one MB.
-const MAX_BYTES: u64 = 64 << 20;
+/// The largest tokenizer file that is read: more the runtime would refuse. That of BERT has less than one MB.
+const MAX_BYTES: u64 = MAX_JSON_BYTES as u64;
 
 /// A tokenizer and the files that it was made from.
 pub(crate) struct FoundTokenizer {
@@ -98,6 +98,11 @@ impl FoundTokenizer {
             }
         }
         let json = self.tokenizer.to_json().map_err(refusal(&self.files[0]))?;
+        if json.len() > MAX_JSON_BYTES {
+            let reason =
+                format!("it is {} bytes as tokenizer.json, the runtime takes {MAX_JSON_BYTES}", json.len());
+            return Err(Error::Tokenizer { path: self.files[0].clone(), reason });
+        }
         metadata.insert("tokenizer.huggingface.json", json)?;
         Ok(())
     }

@@ -315,7 +315,7 @@ fn refuses_patches_of_another_length_than_the_model_takes() {
     std::fs::copy(easy_vqa().join("preprocessing.json"), altered.directory().join("preprocessing.json"))
         .unwrap();
     let error = altered.convert().unwrap_err().to_string();
-    assert!(error.ends_with("patches of 8x8 pixels have 192 features, the model takes 96"), "{error}");
+    assert!(error.ends_with("patches have 192 features and boxes of 4, the model takes 96 and 4"), "{error}");
 }
 
 #[test]
@@ -362,7 +362,10 @@ fn says_what_a_directory_lacks() {
 
     std::fs::write(directory.path().join("config.json"), "{").unwrap();
     let broken = error(directory.path());
-    assert!(broken.contains("config.json: EOF while parsing"), "{broken}");
+    assert!(
+        broken.contains("config.json: not the JSON that is expected here: EOF while parsing"),
+        "{broken}"
+    );
     std::fs::write(directory.path().join("config.json"), "{}").unwrap();
     let no_weights = error(directory.path());
     assert!(no_weights.contains("no model.safetensors"), "{no_weights}");

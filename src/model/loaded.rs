@@ -176,7 +176,9 @@ impl About {
         check_tensors(header, &config)?;
         let labels = labels(metadata, &config)?;
         let front_end = FrontEnd::from_metadata(metadata)?;
-        front_end.check(config.visual_feat_dim, config.visual_pos_dim)?;
+        if let Some(reason) = front_end.mismatch(config.visual_feat_dim, config.visual_pos_dim) {
+            return Err(Error::FrontEnd { reason });
+        }
         let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
         if pieces > config.vocab_size {
             return Err(Error::Hyperparameter {

@@ -46,19 +46,16 @@ impl FrontEnd {
         }
     }
 
-    /// Demands that its regions are of the model's widths.
-    ///
-    /// # Errors
-    /// [`Error::Hyperparameter`].
-    pub fn check(&self, visual_feat_dim: usize, visual_pos_dim: usize) -> Result<(), Error> {
-        let FrontEnd::PatchGrid(grid) = self else { return Ok(()) };
-        if (grid.feature_len(), 4) == (visual_feat_dim, visual_pos_dim) {
-            return Ok(());
-        }
-        Err(Error::Hyperparameter {
-            key: PATCH_SIZE.to_owned(),
-            expected: format!("regions of {visual_feat_dim} features and {visual_pos_dim} box values"),
-            found: format!("{} and 4", grid.feature_len()),
+    /// What is wrong with its regions for a model of these widths; `None` if they fit.
+    pub fn mismatch(&self, visual_feat_dim: usize, visual_pos_dim: usize) -> Option<String> {
+        let FrontEnd::PatchGrid(grid) = self else { return None };
+        let (features, boxes) = (grid.feature_len(), 4);
+        let fits = (features, boxes) == (visual_feat_dim, visual_pos_dim);
+        (!fits).then(|| {
+            format!(
+                "patches have {features} features and boxes of {boxes}, the model takes {visual_feat_dim} and \
+                 {visual_pos_dim}"
+            )
         })
     }
 

@@ -16,11 +16,6 @@ use lxmert_converter::{
 use regex::Regex;
 
 /// What to convert, to what, and how.
-///
-/// MODEL is a directory as transformers saves it: config.json and model.safetensors or pytorch_model.bin (or shards with an
-/// index). Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json. Or it is a
-/// file of weights alone (.safetensors, .bin, .pth; the original *_LXRT.pth and BEST.pth too), with --config, --tokenizer and
-/// --labels for what is not in it, or a GGUF file, which brings everything.
 #[derive(Args, Clone)]
 pub struct Arguments {
     /// Type of the weight matrices; everything else stays f32. q4_K_M and q5_K_M give the matrices that need it more

@@ -17,8 +17,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Converts an LXMERT checkpoint to one GGUF file.
 ///
-/// MODEL_DIR is a directory as transformers saves it: config.json and model.safetensors (or shards with an index).
-/// Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json.
+/// MODEL is a directory as transformers saves it: config.json and model.safetensors or pytorch_model.bin (or shards with an
+/// index). Also taken in, where they are there: tokenizer.json or vocab.txt, answers.json, preprocessing.json. Or it is a
+/// file of weights alone (.safetensors, .bin, .pth; the original *_LXRT.pth and BEST.pth too), with --config, --tokenizer and
+/// --labels for what is not in it, or a GGUF file, which brings everything.
 #[derive(Parser)]
 #[command(
     name = "lxmert-quantize",
@@ -50,7 +52,7 @@ pub fn run(program: &Program) -> ExitCode {
     let Some(command) = &program.command else {
         let Some(convert) = &program.convert else {
             use clap::CommandFactory;
-            let message = "give TYPE and MODEL_DIR, or a command";
+            let message = "give TYPE and MODEL, or a command";
             Program::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).exit()
         };
         return convert::run(convert);
