@@ -27,11 +27,27 @@ const fn rule(encoder: Encoder, matrix: &'static str, tensor_type: TensorType) -
     Rule { encoder, matrix, tensor_type }
 }
 
-/// Four bits, and more where they are missed most.
-pub(crate) const Q4_K_M: &[Rule] = &[rule(Encoder::Ends, "v.feat_embd", TensorType::Q6K)];
+/// Four bits; five where they are missed, and six for the small matrices that everything passes through.
+pub(crate) const Q4_K_M: &[Rule] = &mixed(TensorType::Q5K, TensorType::Q6K);
 
-/// Five bits, and more where they are missed most.
-pub(crate) const Q5_K_M: &[Rule] = &[rule(Encoder::Ends, "v.feat_embd", TensorType::Q6K)];
+/// The same, with five, six and eight bits.
+pub(crate) const Q5_K_M: &[Rule] = &mixed(TensorType::Q6K, TensorType::Q8_0);
+
+/// In the order of each group's share of the error over its share of the weights: more than four for those that get
+/// `best`, more than one for those that get `better`.
+const fn mixed(better: TensorType, best: TensorType) -> [Rule; 9] {
+    [
+        rule(Encoder::Ends, "pooler", best),
+        rule(Encoder::Ends, "v.feat_embd", best),
+        rule(Encoder::Ends, "cls.answer.0", best),
+        rule(Encoder::Ends, "cls.answer.1", best),
+        rule(Encoder::Cross, "cross_attn_output", best),
+        rule(Encoder::Vision, "attn_output", better),
+        rule(Encoder::Cross, "cross_attn_qkv", better),
+        rule(Encoder::Vision, "attn_qkv", better),
+        rule(Encoder::Vision, "ffn_up", better),
+    ]
+}
 
 /// The type that the first fitting rule gives to a tensor.
 pub(crate) fn recipe_type(recipe: &[Rule], tensor: &str) -> Option<TensorType> {
