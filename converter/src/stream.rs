@@ -1,5 +1,6 @@
 //! Every value of a checkpoint, in the order of the GGUF file, through all cores and little memory.
 
+use std::sync::Mutex;
 use std::thread;
 
 use crate::Error;
@@ -8,6 +9,9 @@ use crate::source::Source;
 
 /// Values that are worked on at a time by one thread; a longer row is still taken whole.
 const PIECE_VALUES: u64 = 1 << 17;
+
+/// Pieces of a batch for each thread. The threads meet at the end of a batch, so few would leave them waiting.
+const PIECES_PER_THREAD: usize = 8;
 
 /// Some rows of one source tensor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,7 +26,7 @@ pub(crate) struct Piece {
     pub len: u64,
 }
 
-/// What one thread works on, kept from piece to piece so that its memory is taken once.
+/// What a thread works on, kept from piece to piece so that its memory is taken once.
 struct Slot<T> {
     piece: Piece,
     values: Vec<f32>,
@@ -45,14 +49,20 @@ pub(crate) fn stream<T: Send>(
     let mut pieces = tensors.iter().enumerate().flat_map(|(number, tensor)| pieces_of(number, tensor));
     let (mut current, mut previous) = (Vec::new(), Vec::new());
     loop {
-        fill(&mut current, &mut pieces, threads);
+        fill(&mut current, &mut pieces, threads * PIECES_PER_THREAD);
         if current.is_empty() && previous.is_empty() {
             return Ok(());
         }
+        let slots = Mutex::new(current.iter_mut());
+        let next = || slots.lock().ok()?.next();
+        let run = || {
+            while let Some(slot) = next() {
+                slot.run(source, tensors, &work);
+            }
+        };
         thread::scope(|scope| {
-            for slot in &mut current {
-                let work = &work;
-                scope.spawn(move || slot.run(source, tensors, work));
+            for _ in 0..threads {
+                scope.spawn(&run);
             }
             drain(&mut previous, &mut sink)
         })?;
@@ -76,9 +86,9 @@ impl<T> Slot<T> {
     }
 }
 
-/// Gives each slot its next piece, with as many slots as there are threads or pieces left.
-fn fill<T>(slots: &mut Vec<Slot<T>>, pieces: &mut impl Iterator<Item = Piece>, threads: usize) {
-    let batch: Vec<_> = pieces.take(threads).collect();
+/// Gives each slot its next piece, with as many slots as asked for or pieces are left.
+fn fill<T>(slots: &mut Vec<Slot<T>>, pieces: &mut impl Iterator<Item = Piece>, count: usize) {
+    let batch: Vec<_> = pieces.take(count).collect();
     slots.resize_with(batch.len(), || Slot {
         piece: Piece::default(),
         values: Vec::new(),
