@@ -62,7 +62,7 @@ pub(crate) fn stream<T: Send>(
         };
         thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(&run);
+                scope.spawn(run);
             }
             drain(&mut previous, &mut sink)
         })?;
