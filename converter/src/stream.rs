@@ -11,7 +11,10 @@ use crate::source::Source;
 const PIECE_VALUES: u64 = 1 << 17;
 
 /// Pieces of a batch for each thread. The threads meet at the end of a batch, so few would leave them waiting.
-const PIECES_PER_THREAD: usize = 8;
+const PIECES_PER_THREAD: usize = 4;
+
+/// Pieces of a batch beyond which many threads get one each: a piece takes up to a megabyte, twice.
+const MANY_PIECES: usize = 32;
 
 /// Some rows of one source tensor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +52,7 @@ pub(crate) fn stream<T: Send>(
     let mut pieces = tensors.iter().enumerate().flat_map(|(number, tensor)| pieces_of(number, tensor));
     let (mut current, mut previous) = (Vec::new(), Vec::new());
     loop {
-        fill(&mut current, &mut pieces, threads * PIECES_PER_THREAD);
+        fill(&mut current, &mut pieces, (threads * PIECES_PER_THREAD).min(threads.max(MANY_PIECES)));
         if current.is_empty() && previous.is_empty() {
             return Ok(());
         }

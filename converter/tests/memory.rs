@@ -51,5 +51,5 @@ fn stays_small_for_a_large_tensor() {
     convert_directory(directory.path(), TensorType::Q8_0, &out, &options).unwrap();
     let grown = peak() - before;
     assert!(end as u64 > 150 * MIB, "the checkpoint has {end} bytes");
-    assert!(grown < 16 * MIB, "the conversion took {grown} bytes");
+    assert!(grown < 32 * MIB, "the conversion took {grown} bytes");
 }

@@ -43,11 +43,11 @@ fn reports_a_file_that_is_not_there() {
 fn refuses_options_that_the_file_has_no_use_for() {
     for name in ["f32.safetensors", "names.npz", "features.npy"] {
         let message = message(&fixture(name), &of_image("1"));
-        assert_eq!(message, "holds one image and no id; leave the option out");
+        assert_eq!(message, "holds one image and no id; leave --image-id out");
     }
     for name in ["f32.safetensors", "names.npz", "plain.tsv"] {
         let message = message(&fixture(name), &with_boxes(fixture("boxes.npy")));
-        assert_eq!(message, "holds its own boxes; leave the option out");
+        assert_eq!(message, "holds its own boxes; leave --boxes out");
     }
 }
 
@@ -119,7 +119,7 @@ fn names_the_file_of_boxes_when_that_is_the_wrong_one() {
     let boxes = Scratch::new("boxes.npy", b"no array");
     let error = load_features(&fixture("features.npy"), &with_boxes(boxes.path.clone())).unwrap_err();
     assert!(error.to_string().starts_with(&boxes.path.display().to_string()), "{error}");
-    assert_eq!(message_of("features.npy"), "holds only features; give a .npy file of boxes too");
+    assert_eq!(message_of("features.npy"), "holds only features; give a .npy file of boxes too (--boxes)");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn reads_the_chosen_row_of_a_tsv_file() {
 fn lists_some_ids_when_a_tsv_file_has_not_the_one_or_none_is_given() {
     assert_eq!(
         message_of("plain.tsv"),
-        r#"holds many images; give the id of one, such as "first", "second", "third""#
+        r#"holds many images; give the id of one (--image-id), such as "first", "second", "third""#
     );
     assert_eq!(
         message(&fixture("plain.tsv"), &of_image("fourth")),
