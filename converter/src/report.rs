@@ -182,7 +182,12 @@ impl Report {
 
     /// A line for each type: how much there is of it, and how far it is from the source.
     fn table(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<11} {:>7} {:>11} {:>5} {HEADING}  worst tensor", "type", "tensors", "bytes", "bits")?;
+        write!(f, "{:<11} {:>7} {:>11} {:>5}", "type", "tensors", "bytes", "bits")?;
+        // Nothing was written, so nothing was lost, where there is no output.
+        if self.output.is_some() {
+            write!(f, " {HEADING}  worst tensor")?;
+        }
+        writeln!(f)?;
         for of in &self.types {
             let TypeReport { tensor_type, tensors, bytes, bits_per_weight: bits, .. } = of;
             write!(f, "{tensor_type:<11} {tensors:>7} {bytes:>11} {bits:>5.2}")?;
