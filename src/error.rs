@@ -1,6 +1,6 @@
 //! Everything that can go wrong, with what a person needs to mend it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::Output;
 use crate::{gguf, text, vision};
@@ -139,6 +139,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::File`] around what is wrong with that path's content.
+    pub(crate) fn in_file(path: &Path) -> impl FnOnce(Error) -> Error {
+        move |source| Error::File { path: path.to_owned(), source: Box::new(source) }
+    }
+
     /// An [`Error::Io`] for that path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();

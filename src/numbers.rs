@@ -1,22 +1,65 @@
-//! Floating-point numbers as safetensors files hold them.
+//! Floating-point numbers as checkpoints and feature files hold them: little endian, of four widths.
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// The numbers of a tensor's little-endian bytes, rounded to f32; `None` for a type that is not one of floating-point
-/// numbers.
-pub fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    Some(match dtype {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
-        Dtype::F16 => each(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        Dtype::BF16 => each(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        _ => return None,
-    })
+/// A type of floating-point numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Float {
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    BF16,
+    /// IEEE single precision.
+    F32,
+    /// IEEE double precision.
+    F64,
 }
 
-fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect()
+impl Float {
+    /// The type that safetensors calls so; `None` for one that is not of floating-point numbers.
+    pub fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Float::F16),
+            Dtype::BF16 => Some(Float::BF16),
+            Dtype::F32 => Some(Float::F32),
+            Dtype::F64 => Some(Float::F64),
+            _ => None,
+        }
+    }
+
+    /// Bytes that a number takes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Float::F16 | Float::BF16 => 2,
+            Float::F32 => 4,
+            Float::F64 => 8,
+        }
+    }
+
+    /// Reads as many numbers as `out` has room for or `bytes` hold, rounded to f32.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Float::F16 => each(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Float::BF16 => each(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Float::F32 => each(bytes, out, f32::from_le_bytes),
+            Float::F64 => each(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32),
+        }
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *value = number(*bytes);
+    }
+}
+
+/// All numbers of a tensor's bytes; `None` for a type that is not one of floating-point numbers.
+pub fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let float = Float::of(dtype)?;
+    let mut numbers = vec![0.0; bytes.len() / float.bytes()];
+    float.decode(bytes, &mut numbers);
+    Some(numbers)
 }
 
 #[cfg(test)]

@@ -16,10 +16,12 @@ impl File {
     /// [`Model::open`](crate::Model::open).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) and [`Error::Gguf`](crate::Error::Gguf).
+    /// [`Error::Io`](crate::Error::Io), and [`Error::File`](crate::Error::File) around an
+    /// [`Error::Gguf`](crate::Error::Gguf).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let storage = Storage::map(path.as_ref())?;
-        let header = Header::parse(storage.as_slice())?;
+        let path = path.as_ref();
+        let storage = Storage::map(path)?;
+        let header = Header::parse(storage.as_slice()).map_err(|error| Error::in_file(path)(error.into()))?;
         Ok(Self { storage, header })
     }
 

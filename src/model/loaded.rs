@@ -51,7 +51,7 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let storage = Storage::map(path)?;
-        Self::load(storage).map_err(|source| Error::File { path: path.to_owned(), source: Box::new(source) })
+        Self::load(storage).map_err(Error::in_file(path))
     }
 
     /// Loads a model from a copy of a file's bytes.

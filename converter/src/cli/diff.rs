@@ -62,7 +62,7 @@ struct TensorReport {
 
 /// Prints the differences.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let open = |path: &PathBuf| File::open(path).map_err(super::in_file(path));
+    let open = |path: &PathBuf| File::open(path);
     let report = compare(&open(&arguments.a)?, &open(&arguments.b)?);
     let code = super::print(&if arguments.json { super::json(&report) } else { as_text(&report) });
     // A reader that has gone is trouble.

@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn session(path: &PathBuf, threads: Option<usize>) -> Result<Session, Failure> {
-    let model = Model::open(path).map_err(super::in_file(path))?;
+    let model = Model::open(path)?;
     if model.labels().is_none() {
         return Err(format!("{}: the file holds no answers", path.display()).into());
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use lxmert::atomic_file::is_same_file;
 use lxmert::gguf::File;
 use lxmert::{Model, Output, Session, SessionOptions};
 use lxmert_converter::Collector;
@@ -42,15 +43,12 @@ pub struct Arguments {
 /// Asks, and writes what the matrices were multiplied with.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut questions = Questions::read(&arguments.data, arguments.limit)?;
-    let canonical = |path: &PathBuf| path.canonicalize().ok();
-    if let Some(output) = canonical(&arguments.output)
-        && [&arguments.model, &arguments.data].iter().any(|input| canonical(input).as_ref() == Some(&output))
-    {
+    if [&arguments.model, &arguments.data].iter().any(|input| is_same_file(input, &arguments.output)) {
         return Err(format!("{}: the output is one of the input files", arguments.output.display()).into());
     }
-    let file = File::open(&arguments.model).map_err(super::in_file(&arguments.model))?;
+    let file = File::open(&arguments.model)?;
     let sha256 = file.header().metadata().opt_str("lxmert.source.sha256").ok().flatten();
-    let model = Model::open(&arguments.model).map_err(super::in_file(&arguments.model))?;
+    let model = Model::open(&arguments.model)?;
     let collected = collect(&model, &mut questions, arguments.threads)?;
 
     let dataset = arguments.data.file_name().unwrap_or_default().to_string_lossy();

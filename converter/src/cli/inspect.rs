@@ -23,7 +23,7 @@ pub struct Arguments {
 
 /// Prints the listing.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let file = File::open(&arguments.file).map_err(super::in_file(&arguments.file))?;
+    let file = File::open(&arguments.file)?;
     Ok(super::print(&if arguments.json { super::json(&as_json(&file)) } else { as_text(&file) }))
 }
 

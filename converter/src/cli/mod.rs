@@ -9,7 +9,6 @@ mod questions;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -68,15 +67,6 @@ pub fn run(program: &Program) -> ExitCode {
         complain(&error, &[]);
         ExitCode::from(trouble)
     })
-}
-
-/// Puts a file's name before what is wrong with it, unless it is there already.
-fn in_file(path: &Path) -> impl FnOnce(lxmert::Error) -> Failure {
-    let path = path.display().to_string();
-    move |error| {
-        let text = error.to_string();
-        if text.starts_with(&path) { text.into() } else { format!("{path}: {text}").into() }
-    }
 }
 
 /// A progress bar, where there is a terminal to show it.

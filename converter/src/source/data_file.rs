@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use half::{bf16, f16};
+use lxmert::numbers::Float;
 
 use crate::Error;
 
@@ -52,50 +52,15 @@ impl DataFile {
     }
 
     /// Fills `out` with the elements that lie one after the other from `offset` on.
-    pub fn read_elements(&self, element: Element, offset: u64, out: &mut [f32]) -> Result<(), Error> {
+    pub fn read_elements(&self, float: Float, offset: u64, out: &mut [f32]) -> Result<(), Error> {
         let mut block = [0; BLOCK];
         let mut offset = offset;
-        for values in out.chunks_mut(BLOCK / element.bytes()) {
-            let bytes = &mut block[..values.len() * element.bytes()];
+        for values in out.chunks_mut(BLOCK / float.bytes()) {
+            let bytes = &mut block[..values.len() * float.bytes()];
             self.read_at(offset, bytes)?;
-            element.decode(bytes, values);
+            float.decode(bytes, values);
             offset += bytes.len() as u64;
         }
         Ok(())
-    }
-}
-
-/// The types of numbers that weights come in, little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Element {
-    F16,
-    BF16,
-    F32,
-    F64,
-}
-
-impl Element {
-    pub fn bytes(self) -> usize {
-        match self {
-            Element::F16 | Element::BF16 => 2,
-            Element::F32 => 4,
-            Element::F64 => 8,
-        }
-    }
-
-    /// A double beyond f32 becomes infinite, which the check of the values reports.
-    fn decode(self, bytes: &[u8], out: &mut [f32]) {
-        match self {
-            Element::F16 => each(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Element::BF16 => each(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            Element::F32 => each(bytes, out, f32::from_le_bytes),
-            Element::F64 => each(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32),
-        }
-    }
-}
-
-fn each<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
-    for (value, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *value = decode(*bytes);
     }
 }

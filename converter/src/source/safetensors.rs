@@ -1,9 +1,9 @@
 //! The safetensors format: a JSON header that says where each tensor lies.
 
-use safetensors::Dtype;
+use lxmert::numbers::Float;
 use safetensors::tensor::Metadata;
 
-use super::data_file::{DataFile, Element};
+use super::data_file::DataFile;
 use super::stored::{Entry, Layout, Listing};
 use crate::Error;
 
@@ -40,13 +40,7 @@ pub(super) fn list(file: &DataFile) -> Result<Listing, Error> {
         name,
         shape: info.shape.clone(),
         dtype: format!("{:?}", info.dtype),
-        element: match info.dtype {
-            Dtype::F16 => Some(Element::F16),
-            Dtype::BF16 => Some(Element::BF16),
-            Dtype::F32 => Some(Element::F32),
-            Dtype::F64 => Some(Element::F64),
-            _ => None,
-        },
+        element: Float::of(info.dtype),
         offset: data_start + info.data_offsets.0 as u64,
         layout: Layout::Contiguous,
     });

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::data_file::{DataFile, Element};
+use lxmert::numbers::Float;
+
+use super::data_file::DataFile;
 use super::index::ShardIndex;
 use super::rename::hugging_face_name;
 use super::{Source, SourceTensor, safetensors, torch};
@@ -34,7 +36,7 @@ pub(super) struct Entry {
     pub shape: Vec<usize>,
     pub dtype: String,
     /// `None` for a type that is not converted.
-    pub element: Option<Element>,
+    pub element: Option<Float>,
     /// Where the first element is.
     pub offset: u64,
     pub layout: Layout,
@@ -55,7 +57,7 @@ pub(super) enum Layout {
 struct Place {
     file: usize,
     own_name: String,
-    element: Option<Element>,
+    element: Option<Float>,
     offset: u64,
     layout: Layout,
 }

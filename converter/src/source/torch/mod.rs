@@ -9,7 +9,9 @@ mod state_dict;
 
 use std::collections::HashMap;
 
-use super::data_file::{DataFile, Element};
+use lxmert::numbers::Float;
+
+use super::data_file::DataFile;
 use super::pickle::{self, Dtype, Pickle, Storage, Tensor};
 use super::stored::{Entry, Layout, Listing};
 use crate::Error;
@@ -59,10 +61,10 @@ fn listing(
 fn entry(name: &str, tensor: &Tensor<'_>, storage_start: u64) -> Entry {
     let shape: Vec<_> = tensor.shape.iter().map(|size| *size as usize).collect();
     let element = match tensor.dtype {
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::BF16),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F64 => Some(Element::F64),
+        Dtype::F16 => Some(Float::F16),
+        Dtype::BF16 => Some(Float::BF16),
+        Dtype::F32 => Some(Float::F32),
+        Dtype::F64 => Some(Float::F64),
         _ => None,
     };
     let layout = layout(tensor);
