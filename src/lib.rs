@@ -23,6 +23,7 @@ pub mod atomic_file;
 mod error;
 pub mod ggml;
 pub mod gguf;
+mod kernels;
 pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
@@ -33,8 +34,9 @@ pub mod vision;
 
 pub use answers::{Answer, Answers};
 pub use error::Error;
+pub use kernels::InstructionSet;
 pub use model::{Config, Model, Output};
-pub use session::{Factor, Inputs, OutputTensor, Session, SessionOptions, Text};
+pub use session::{Factor, Inputs, Lowering, OutputTensor, Session, SessionOptions, Text};
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");

@@ -1,18 +1,18 @@
 //! What runs a model: all scratch memory, and the state between an image and its questions.
 
+mod engine;
 mod inputs;
 mod observe;
-mod stage;
 
-use crate::ggml::{AlignedBuffer, GraphMemory, Region, ThreadPool};
-use crate::model::{Model, Output, Shape, node_limit};
+use crate::model::{Model, Output, Shape};
 use crate::vision::{FrontEnd, Regions};
 use crate::{Answers, Error};
 
+pub use engine::Lowering;
+use engine::{Engine, Masks};
 use inputs::{ImageInput, QuestionInput, check_images, limit, used_keys};
 pub use inputs::{Inputs, Text};
 pub use observe::Factor;
-use stage::{Plans, StageMemory};
 
 /// What a session is made for. Memory for all of it is taken once, when the session is made.
 #[derive(Clone, Debug)]
@@ -26,6 +26,10 @@ pub struct SessionOptions {
     pub max_batch: usize,
     /// The threads that compute, the calling one included.
     pub threads: usize,
+    /// The CPUs that threads other than the calling one may run on, by the operating system's numbers; `None` for all.
+    pub affinity: Option<Vec<usize>>,
+    /// How the model is computed.
+    pub lowering: Lowering,
     /// What each run computes. Nothing else is.
     pub outputs: Vec<Output>,
     /// Whether [`Session::run`] is to take [`Text::Embeddings`] too.
@@ -54,6 +58,8 @@ impl SessionOptions {
             },
             max_batch: config.head.images(),
             threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
+            affinity: None,
+            lowering: Lowering::Fastest,
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
         }
@@ -79,19 +85,14 @@ const SCRATCH: &str = "a session of these limits (max_tokens, max_regions, max_b
 pub struct Session {
     model: Model,
     options: SessionOptions,
-    pool: ThreadPool,
-    graph_memory: GraphMemory,
-    memory: AlignedBuffer,
-    work: AlignedBuffer,
-    plans: Plans,
+    engine: Engine,
     image: Option<Image>,
     /// The sizes and results of the last run.
     results: Results,
 }
 
-/// The vision stream of the images that were encoded last.
+/// The images that were encoded last.
 struct Image {
-    stream: Region,
     batch: usize,
     /// Regions as given, and as computed.
     given: usize,
@@ -103,8 +104,8 @@ struct Image {
 #[derive(Default)]
 struct Results {
     shape: Option<Shape>,
-    image: stage::Results,
-    question: stage::Results,
+    image: engine::Results,
+    question: engine::Results,
 }
 
 /// One output of a run.
@@ -130,24 +131,8 @@ impl Session {
 
     fn with(model: &Model, options: SessionOptions, observed: bool) -> Result<Self, Error> {
         check_options(model, &options)?;
-        let pool = ThreadPool::new(options.threads)?;
-        let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
-        let plans = Plans::new(model, &options, observed, &mut graph_memory, &pool);
-        let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
-        if memory.saturating_add(work) > MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
-        }
-        Ok(Session {
-            model: model.clone(),
-            pool,
-            graph_memory,
-            memory: AlignedBuffer::new(memory, SCRATCH)?,
-            work: AlignedBuffer::new(work, SCRATCH)?,
-            plans,
-            options,
-            image: None,
-            results: Results::default(),
-        })
+        let engine = Engine::new(model, &options, observed)?;
+        Ok(Session { model: model.clone(), engine, options, image: None, results: Results::default() })
     }
 
     /// The model that this session runs.
@@ -160,9 +145,14 @@ impl Session {
         &self.options
     }
 
+    /// How the model is computed: never [`Lowering::Fastest`], but what that stands for here.
+    pub fn lowering(&self) -> Lowering {
+        self.engine.lowering()
+    }
+
     /// Bytes of scratch memory that the session holds, on top of the model's weights.
     pub fn scratch_bytes(&self) -> usize {
-        self.memory.len() + self.work.len() + self.graph_memory.bytes()
+        self.engine.scratch_bytes()
     }
 
     /// Encodes an image, to be asked any number of questions.
@@ -240,7 +230,7 @@ impl Session {
         Ok(OutputTensor {
             output,
             shape: output.shape(self.model.config(), shape.batch, shape.tokens, shape.regions),
-            data: region.read(&self.memory),
+            data: region.read(self.engine.memory()),
         })
     }
 
@@ -251,15 +241,8 @@ impl Session {
         let used = used_keys(input.mask, input.regions, rows_are_wanted);
         let mask = input.mask.map(|mask| first_columns(mask, input.regions, used));
         let shape = Shape { batch: input.batch, tokens: 1, regions: used };
-        let stage = StageMemory {
-            graph: &mut self.graph_memory,
-            memory: &mut self.memory,
-            work: &mut self.work,
-            pool: &mut self.pool,
-        };
-        let (stream, results) = self.plans.run_image(&self.model, stage, shape, input, mask.as_deref())?;
-        self.results.image = results;
-        self.image = Some(Image { stream, batch: input.batch, given: input.regions, used, mask });
+        self.results.image = self.engine.run_image(&self.model, shape, input, mask.as_deref())?;
+        self.image = Some(Image { batch: input.batch, given: input.regions, used, mask });
         Ok(())
     }
 
@@ -270,15 +253,8 @@ impl Session {
         let used = used_keys(input.mask, input.tokens, rows_are_wanted);
         let mask = input.mask.map(|mask| first_columns(mask, input.tokens, used));
         let shape = Shape { batch: input.batch, tokens: used, regions: image.used };
-        let stage = StageMemory {
-            graph: &mut self.graph_memory,
-            memory: &mut self.memory,
-            work: &mut self.work,
-            pool: &mut self.pool,
-        };
-        let masks = (mask.as_deref(), image.mask.as_deref());
-        self.results.question =
-            self.plans.run_question(&self.model, stage, shape, input, masks, image.stream)?;
+        let masks = Masks { text: mask.as_deref(), visual: image.mask.as_deref() };
+        self.results.question = self.engine.run_question(&self.model, shape, input, masks)?;
         self.results.shape = Some(Shape { tokens: input.tokens, regions: image.given, ..shape });
         Ok(())
     }

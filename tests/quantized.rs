@@ -141,7 +141,7 @@ fn relative_l2(found: &[f32], expected: &[f32]) -> f32 {
 
 /// Every type, with the error that the rounding of activations may make: to f16, bf16, or eight bits.
 const TYPES: [(TensorType, f32); 10] = [
-    (TensorType::F16, 0.003),
+    (TensorType::F16, 0.005),
     (TensorType::BF16, 0.02),
     (TensorType::Q8_0, 0.03),
     (TensorType::Q5_1, 0.03),

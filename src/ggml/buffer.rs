@@ -89,7 +89,7 @@ impl AlignedBuffer {
         assert!(offset.is_multiple_of(4) && within, "numbers outside of the buffer");
     }
 
-    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.start.as_ptr()
     }
 }

@@ -102,7 +102,7 @@ impl Tensor<'_> {
     }
 }
 
-/// Memory that belongs to a bound graph: an input to fill, or a result to read.
+/// Numbers in a session's memory: an input to fill, or a result to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
     offset: usize,
@@ -575,6 +575,11 @@ impl<'g> BoundGraph<'g, '_> {
 }
 
 impl Region {
+    /// That many numbers, so many bytes from the start of the memory.
+    pub fn new(offset: usize, elements: usize) -> Self {
+        Region { offset, elements }
+    }
+
     /// The numbers that lie there.
     pub fn read(self, memory: &AlignedBuffer) -> &[f32] {
         memory.f32s(self.offset, self.elements)

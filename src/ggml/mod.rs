@@ -19,9 +19,9 @@ pub(crate) use buffer::AlignedBuffer;
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub use quantize::{dequantize, quantize, quantize_with_importance};
-pub(crate) use threads::ThreadPool;
 pub use threads::{MAX_THREADS, cpu_features};
-pub(crate) use weights::Weights;
+pub(crate) use threads::{ThreadPool, check_threads};
+pub(crate) use weights::{Stored, Weights};
 
 /// The version of ggml that this build contains.
 pub fn version() -> &'static str {

@@ -9,6 +9,21 @@ use crate::Error;
 /// The most threads that a session may use.
 pub const MAX_THREADS: usize = 256;
 
+/// Checks a number of threads.
+///
+/// # Errors
+/// [`Error::Input`] if it is not in 1..=[`MAX_THREADS`].
+pub(crate) fn check_threads(threads: usize) -> Result<(), Error> {
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(Error::Input {
+            name: "threads".to_owned(),
+            expected: format!("1 to {MAX_THREADS}"),
+            found: threads.to_string(),
+        });
+    }
+    Ok(())
+}
+
 /// ggml's worker threads, started once and kept for the life of a session. The calling thread is one of them.
 pub(crate) struct ThreadPool {
     pool: NonNull<sys::ggml_threadpool>,
@@ -25,13 +40,7 @@ impl ThreadPool {
     /// [`Error::Input`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Threads`] if the operating system does not
     /// give as many.
     pub fn new(threads: usize) -> Result<Self, Error> {
-        if !(1..=MAX_THREADS).contains(&threads) {
-            return Err(Error::Input {
-                name: "threads".to_owned(),
-                expected: format!("1 to {MAX_THREADS}"),
-                found: threads.to_string(),
-            });
-        }
+        check_threads(threads)?;
         try_threads(threads - 1).map_err(|source| Error::Threads { threads, source })?;
         let mut params = sys::ggml_threadpool_params {
             cpumask: [false; _],

@@ -15,9 +15,38 @@ use crate::storage::Storage;
 pub(crate) struct Weights {
     context: NonNull<sys::ggml_context>,
     tensors: HashMap<String, NonNull<sys::ggml_tensor>>,
+    infos: HashMap<String, gguf::TensorInfo>,
     // Both are referred to by `context`, so they are dropped after it (see `Drop`).
     _metadata: AlignedBuffer,
-    _storage: Storage,
+    storage: Storage,
+}
+
+/// A tensor as the file holds it: rows of numbers of some type.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'w> {
+    pub tensor_type: gguf::TensorType,
+    pub columns: usize,
+    pub rows: usize,
+    bytes: &'w [u8],
+}
+
+impl<'w> Stored<'w> {
+    /// The bytes of one row.
+    pub fn row(&self, row: usize) -> &'w [u8] {
+        let bytes = self.bytes.len() / self.rows;
+        &self.bytes[row * bytes..][..bytes]
+    }
+
+    /// All numbers.
+    pub fn to_f32(self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows * self.columns];
+        super::dequantize(self.tensor_type, self.bytes, &mut values);
+        values
+    }
+
+    pub fn elements(&self) -> usize {
+        self.rows * self.columns
+    }
 }
 
 // SAFETY: after construction nothing writes to the context, the tensors or their data: each has a name, and naming
@@ -47,8 +76,9 @@ impl Weights {
         // SAFETY: the buffer is aligned and outlives the context.
         let context = unsafe { sys::ggml_init(params) };
         let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
+        let by_name = infos.iter().map(|info| (info.name().to_owned(), info.clone())).collect();
         let mut weights =
-            Weights { context, tensors: HashMap::new(), _metadata: metadata, _storage: storage };
+            Weights { context, tensors: HashMap::new(), infos: by_name, _metadata: metadata, storage };
         for info in infos {
             let tensor = weights.describe(info);
             weights.tensors.insert(info.name().to_owned(), tensor);
@@ -57,7 +87,7 @@ impl Weights {
     }
 
     fn describe(&self, info: &gguf::TensorInfo) -> NonNull<sys::ggml_tensor> {
-        let data = &self._storage.as_slice()[info.range()];
+        let data = &self.storage.as_slice()[info.range()];
         let dims: Vec<i64> = info.dims().iter().map(|dim| *dim as i64).collect();
         let name = CString::new(info.name()).expect("the reader refuses names with NUL");
         // SAFETY: the context was made with room for every tensor; type, rank and sizes passed the reader.
@@ -84,6 +114,21 @@ impl Weights {
         let tensor = self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name:?}"));
         // SAFETY: lives as long as `self`.
         unsafe { Tensor::new(*tensor) }
+    }
+
+    /// The tensor of that name as the file holds it.
+    ///
+    /// # Panics
+    /// As [`Weights::tensor`].
+    pub fn stored(&self, name: &str) -> Stored<'_> {
+        let info = self.infos.get(name).unwrap_or_else(|| panic!("no tensor {name:?}"));
+        let columns = info.dims()[0] as usize;
+        Stored {
+            tensor_type: info.tensor_type(),
+            columns,
+            rows: info.elements() as usize / columns,
+            bytes: &self.storage.as_slice()[info.range()],
+        }
     }
 
     /// The name of a tensor, if it is one of these.

@@ -98,6 +98,11 @@ impl TensorType {
         (len / block).checked_mul(self.block_bytes() as u64)
     }
 
+    /// Whether elements are numbers of 16 bits.
+    pub const fn is_half(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16)
+    }
+
     /// Whether elements share a scale.
     pub const fn is_quantized(self) -> bool {
         self.block_len() > 1

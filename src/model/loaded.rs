@@ -1,13 +1,14 @@
 //! A model file, loaded.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Config, Role, tensors};
 use crate::Error;
 use crate::ggml::Weights;
 use crate::gguf::{Header, Metadata, TensorType};
+use crate::kernels::{Element, PackedMatrix, Workers};
 use crate::storage::Storage;
 use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
@@ -22,6 +23,8 @@ pub struct Model {
 struct Loaded {
     config: Config,
     weights: Weights,
+    /// Matrices in the order in which the kernels read them, packed when the first session needs them.
+    packed: Mutex<HashMap<(String, Element), PackedMatrix>>,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
     vocabulary: Option<Vocabulary>,
@@ -83,6 +86,7 @@ impl Model {
         let loaded = Loaded {
             config,
             weights,
+            packed: Mutex::default(),
             labels,
             front_end,
             vocabulary,
@@ -151,6 +155,24 @@ impl Model {
 
     pub(crate) fn weights(&self) -> &Weights {
         &self.loaded.weights
+    }
+
+    /// Those matrices, packed. What another session has had packed already is shared.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn packed(
+        &self,
+        wanted: &[(String, Element)],
+        workers: &mut Workers,
+    ) -> Result<Vec<PackedMatrix>, Error> {
+        let mut packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<_> = wanted.iter().filter(|key| !packed.contains_key(key)).collect();
+        let sources: Vec<_> =
+            missing.iter().map(|(name, element)| (self.weights().stored(name), *element)).collect();
+        let fresh = PackedMatrix::pack(&sources, workers)?;
+        packed.extend(missing.into_iter().cloned().zip(fresh));
+        Ok(wanted.iter().map(|key| packed[key].clone()).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the matrices of a model are multiplied with: the importance of a matrix's columns for its quantization follows
 //! from it.
 
-use super::stage::Results;
+use super::engine::Results;
 use super::{Session, SessionOptions};
 use crate::Error;
 use crate::model::Model;
@@ -43,7 +43,7 @@ impl Session {
         let factor = |(matrix, width, region): &'s (String, usize, _)| Factor {
             matrix,
             width: *width,
-            rows: crate::ggml::Region::read(*region, &self.memory),
+            rows: crate::ggml::Region::read(*region, self.engine.memory()),
         };
         results.factors.iter().map(factor)
     }

@@ -1,18 +1,101 @@
-//! The two stages of a run in the session's memory: planned once for the largest shapes, then built, bound, filled and
-//! computed for the shape at hand.
+//! The stages as graphs of ggml operations: planned once for the largest shapes, then built, bound, filled and computed for
+//! the shape at hand.
 
-use super::SessionOptions;
-use super::inputs::{ImageInput, QuestionInput, Text};
+use super::{Masks, Results, copy_rows, masked_score};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, BoundGraph, Graph, GraphMemory, MemoryPlan, Region, Tensor, ThreadPool};
-use crate::model::{Masked, Model, Output, Shape, Words, image_stage, question_stage};
+use crate::model::{Masked, Model, Output, Shape, Words, image_stage, node_limit, question_stage};
+use crate::session::inputs::{ImageInput, QuestionInput, Text};
+use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+
+/// Plans with the memory and threads to run them.
+pub(in crate::session) struct StockEngine {
+    pool: ThreadPool,
+    graph_memory: GraphMemory,
+    memory: AlignedBuffer,
+    work: AlignedBuffer,
+    plans: Plans,
+    /// The vision stream of the images that were encoded last.
+    stream: Option<Region>,
+}
+
+impl StockEngine {
+    pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
+        if options.affinity.is_some() {
+            return Err(Error::Input {
+                name: "affinity".to_owned(),
+                expected: "none beside ggml's operations, whose threads choose their own CPUs".to_owned(),
+                found: "a list of CPUs".to_owned(),
+            });
+        }
+        let pool = ThreadPool::new(options.threads)?;
+        let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
+        let plans = Plans::new(model, options, observed, &mut graph_memory, &pool);
+        let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
+        if memory.saturating_add(work) > MAX_BYTES {
+            return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
+        }
+        Ok(StockEngine {
+            pool,
+            graph_memory,
+            memory: AlignedBuffer::new(memory, SCRATCH)?,
+            work: AlignedBuffer::new(work, SCRATCH)?,
+            plans,
+            stream: None,
+        })
+    }
+
+    pub fn scratch_bytes(&self) -> usize {
+        self.memory.len() + self.work.len() + self.graph_memory.bytes()
+    }
+
+    pub fn memory(&self) -> &AlignedBuffer {
+        &self.memory
+    }
+
+    pub fn run_image(
+        &mut self,
+        model: &Model,
+        shape: Shape,
+        input: &ImageInput<'_>,
+        mask: Option<&[f32]>,
+    ) -> Result<Results, Error> {
+        self.stream = None;
+        let (plans, stage) = self.parts();
+        let (stream, results) = plans.run_image(model, stage, shape, input, mask)?;
+        self.stream = Some(stream);
+        Ok(results)
+    }
+
+    pub fn run_question(
+        &mut self,
+        model: &Model,
+        shape: Shape,
+        input: &QuestionInput<'_>,
+        masks: Masks<'_>,
+    ) -> Result<Results, Error> {
+        let stream = self.stream.ok_or(Error::NoImage)?;
+        let (plans, stage) = self.parts();
+        plans.run_question(model, stage, shape, input, masks, stream)
+    }
+
+    fn parts(&mut self) -> (&Plans, StageMemory<'_>) {
+        let stage = StageMemory {
+            graph: &mut self.graph_memory,
+            memory: &mut self.memory,
+            work: &mut self.work,
+            pool: &mut self.pool,
+        };
+        (&self.plans, stage)
+    }
+}
 
 /// Where everything lies in a session's memory:
 ///
 /// ```text
 /// │ inputs and results of the image stage │ of the question stage │ scratch of whichever runs │
 /// ```
-pub(super) struct Plans {
+struct Plans {
     image: MemoryPlan,
     ids: MemoryPlan,
     embeddings: Option<MemoryPlan>,
@@ -23,23 +106,15 @@ pub(super) struct Plans {
 }
 
 /// The memory and threads that a stage runs with.
-pub(super) struct StageMemory<'s> {
-    pub graph: &'s mut GraphMemory,
-    pub memory: &'s mut AlignedBuffer,
-    pub work: &'s mut AlignedBuffer,
-    pub pool: &'s mut ThreadPool,
-}
-
-/// Where a stage has left what was asked for.
-#[derive(Default)]
-pub(super) struct Results {
-    pub outputs: Vec<(Output, Region)>,
-    /// What each matrix was multiplied with, as rows of that width, in a session that observes it.
-    pub factors: Vec<(String, usize, Region)>,
+struct StageMemory<'s> {
+    graph: &'s mut GraphMemory,
+    memory: &'s mut AlignedBuffer,
+    work: &'s mut AlignedBuffer,
+    pool: &'s mut ThreadPool,
 }
 
 impl Plans {
-    pub fn new(
+    fn new(
         model: &Model,
         options: &SessionOptions,
         observed: bool,
@@ -71,13 +146,13 @@ impl Plans {
     }
 
     /// Bytes of memory for both stages.
-    pub fn memory_bytes(&self) -> usize {
+    fn memory_bytes(&self) -> usize {
         let scratch = self.all().map(MemoryPlan::scratch_bytes).max().unwrap_or(0);
         self.scratch_start() + scratch
     }
 
     /// Bytes of work memory, which holds nothing between two operations.
-    pub fn work_bytes(&self) -> usize {
+    fn work_bytes(&self) -> usize {
         self.work_bytes
     }
 
@@ -99,7 +174,7 @@ impl Plans {
     }
 
     /// Encodes images. Returns the vision stream, which the next stage reads, and the results.
-    pub fn run_image(
+    fn run_image(
         &self,
         model: &Model,
         stage: StageMemory<'_>,
@@ -123,14 +198,14 @@ impl Plans {
         Ok((bound.region(nodes.stream), regions_of(&bound, nodes.results, factors)))
     }
 
-    /// Answers questions about images that [`Plans::run_image`] has encoded. `masks` are of tokens and of regions.
-    pub fn run_question(
+    /// Answers questions about images that [`Plans::run_image`] has encoded.
+    fn run_question(
         &self,
         model: &Model,
         stage: StageMemory<'_>,
         shape: Shape,
         input: &QuestionInput<'_>,
-        masks: (Option<&[f32]>, Option<&[f32]>),
+        masks: Masks<'_>,
         image: Region,
     ) -> Result<Results, Error> {
         let own_embeddings = matches!(input.text, Text::Embeddings(_));
@@ -139,7 +214,7 @@ impl Plans {
             _ => &self.ids,
         };
         let mut graph = Graph::new(stage.graph, model.weights());
-        let masked = Masked { text: masks.0.is_some(), visual: masks.1.is_some() };
+        let masked = Masked { text: masks.text.is_some(), visual: masks.visual.is_some() };
         let nodes = question_stage(&mut graph, model.config(), shape, masked, &self.outputs, own_embeddings);
         let factors = self.factors(&mut graph);
         let mut bound = graph.bind(plan, stage.memory, self.question_start(), self.scratch_start());
@@ -157,10 +232,10 @@ impl Plans {
             input.token_types.map_or(0, |types| types[element * input.tokens + token])
         });
         fill_indices(&mut bound, nodes.positions, shape, |_, token| token as u32);
-        if let Some(mask) = masks.0 {
+        if let Some(mask) = masks.text {
             fill_mask(&mut bound, nodes.text_mask, mask, shape.tokens);
         }
-        if let Some(mask) = masks.1 {
+        if let Some(mask) = masks.visual {
             fill_mask(&mut bound, nodes.visual_mask, mask, shape.regions);
         }
         bound.copy(image, nodes.stream);
@@ -188,10 +263,7 @@ fn fill_rows<'g>(
     used: usize,
 ) {
     let [width, ..] = input.dims();
-    let target = bound.f32s_mut(input).chunks_exact_mut(used * width);
-    for (target, source) in target.zip(values.chunks_exact(given * width)) {
-        target.copy_from_slice(&source[..used * width]);
-    }
+    copy_rows(bound.f32s_mut(input), values, width, given, used);
 }
 
 fn fill_indices<'g>(
@@ -204,15 +276,14 @@ fn fill_indices<'g>(
     bound.set_indices(input, (0..count).map(|n| index(n / shape.tokens, n % shape.tokens)));
 }
 
-/// Writes what is added to the scores of every query: 0 for a key with mask 1, f32's least for one with mask 0. A row
-/// of the least everywhere becomes uniform, as in transformers.
+/// Writes what is added to the scores of every query.
 fn fill_mask<'g>(bound: &mut BoundGraph<'g, '_>, input: Tensor<'g>, mask: &[f32], keys: usize) {
     let [_, queries, ..] = input.dims();
     let rows = bound.f32s_mut(input).chunks_exact_mut(keys * queries);
     for (rows, mask) in rows.zip(mask.chunks_exact(keys)) {
         for row in rows.chunks_exact_mut(keys) {
             for (score, keep) in row.iter_mut().zip(mask) {
-                *score = (1.0 - keep) * f32::MIN;
+                *score = masked_score(*keep);
             }
         }
     }

@@ -1,0 +1,159 @@
+//! Operations on one row at a time: layer norm, and the forms in which a matrix product reads rows.
+
+use crate::kernels::RowScale;
+use crate::kernels::vector::{MAX_LANES, Vector};
+
+/// Adds up rows: x = scale · (a + b), or x = a where `b` is null.
+///
+/// # Safety
+/// The CPU has the instructions of `V`, here and below; `to` and the sources are `len` numbers.
+#[inline(always)]
+pub unsafe fn mean<V: Vector>(a: *const f32, b: *const f32, scale: f32, len: usize, to: *mut f32) {
+    let mut at = 0;
+    while at < len {
+        let count = V::LANES.min(len - at);
+        // SAFETY: `count` numbers from `at` are within each.
+        unsafe {
+            let sum = V::add(V::load_first(a.add(at), count), V::load_first(b.add(at), count));
+            V::store_first(to.add(at), V::mul(sum, V::splat(scale)), count);
+        }
+        at += V::LANES;
+    }
+}
+
+/// Layer norm with scale and shift (Ba et al. 2016, "Layer Normalization"): the variance is that of the whole row, not of a sample.
+///
+/// # Safety
+/// `x`, `scale`, `shift` and `to` are `len` numbers; `to` may be `x`.
+#[inline(always)]
+pub unsafe fn layer_norm<V: Vector>(
+    x: *const f32,
+    scale: *const f32,
+    shift: *const f32,
+    epsilon: f32,
+    len: usize,
+    to: *mut f32,
+) {
+    // SAFETY: every access is to `count` numbers from `at`, which are within the row.
+    unsafe {
+        let mut sum = V::splat(0.0);
+        let mut at = 0;
+        while at < len {
+            sum = V::add(sum, V::load_first(x.add(at), V::LANES.min(len - at)));
+            at += V::LANES;
+        }
+        let mean = V::sum(sum) / len as f32;
+        let mut squares = V::splat(0.0);
+        at = 0;
+        while at + V::LANES <= len {
+            let deviation = V::sub(V::load(x.add(at)), V::splat(mean));
+            squares = V::mul_add(deviation, deviation, squares);
+            at += V::LANES;
+        }
+        let mut rest = 0.0;
+        for n in at..len {
+            let deviation = x.add(n).read() - mean;
+            rest += deviation * deviation;
+        }
+        let variance = (V::sum(squares) + rest) / len as f32;
+        let factor = 1.0 / (variance + epsilon).sqrt();
+        at = 0;
+        while at < len {
+            let count = V::LANES.min(len - at);
+            let deviation = V::sub(V::load_first(x.add(at), count), V::splat(mean));
+            let normed = V::mul(deviation, V::splat(factor));
+            let scaled =
+                V::mul_add(normed, V::load_first(scale.add(at), count), V::load_first(shift.add(at), count));
+            V::store_first(to.add(at), scaled, count);
+            at += V::LANES;
+        }
+    }
+}
+
+/// Rounds a row to unsigned bytes, x ≈ scale · (byte − zero), and spreads it in units. The range always
+/// holds 0, and is that of the row: what a GELU leaves has few negative numbers and would waste half of a symmetric one.
+///
+/// # Safety
+/// `x` is `len` numbers; `to` has room for a unit at every multiple of `stride` bytes up to ⌈len / 4⌉ − 1.
+#[inline(always)]
+pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride: usize) -> RowScale {
+    // SAFETY: every access is to `count` numbers from `at`, or to a unit that the caller vouches for.
+    unsafe {
+        let (mut low, mut high) = (V::splat(0.0), V::splat(0.0));
+        let mut at = 0;
+        while at < len {
+            let value = V::load_first(x.add(at), V::LANES.min(len - at));
+            // In this order a NaN stays one.
+            low = V::min(low, value);
+            high = V::max(high, value);
+            at += V::LANES;
+        }
+        let (low, high) = (V::smallest(low), V::largest(high));
+        let scale = (high - low) / 255.0;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let zero = (-low * inverse).round_ties_even();
+        let mut unit = to;
+        let units = len.div_ceil(UNIT);
+        let mut done = 0;
+        at = 0;
+        while at < len {
+            let value = V::load_first(x.add(at), V::LANES.min(len - at));
+            let level = V::mul_add(value, V::splat(inverse), V::splat(zero));
+            let level = V::min(V::splat(255.0), V::max(V::splat(0.0), level));
+            let mut bytes = [0u8; MAX_LANES];
+            V::store_bytes(bytes.as_mut_ptr(), V::to_int(level));
+            let fresh = (V::LANES / UNIT).min(units - done);
+            for n in 0..fresh {
+                let bytes = bytes.as_ptr().add(n * UNIT).cast::<u32>().read_unaligned();
+                unit.cast::<u32>().write_unaligned(bytes);
+                unit = unit.wrapping_add(stride);
+            }
+            done += fresh;
+            at += V::LANES;
+        }
+        RowScale { scale, zero: zero as i32 }
+    }
+}
+
+/// Bytes in a unit.
+const UNIT: usize = 4;
+
+/// Rounds a row to bf16, ties to even, and spreads it in units.
+///
+/// # Safety
+/// `x` is `len` numbers; `to` has room for a unit at every multiple of `stride` bytes up to ⌈len / 2⌉ − 1.
+#[inline(always)]
+pub unsafe fn narrow(x: *const f32, len: usize, to: *mut u8, stride: usize) {
+    let units = len.div_ceil(2);
+    for unit in 0..units {
+        // SAFETY: both elements are within the row, or the second is 0.
+        unsafe {
+            let first = x.add(2 * unit).read();
+            let second = if 2 * unit + 1 < len { x.add(2 * unit + 1).read() } else { 0.0 };
+            let bits = u32::from(bf16_bits(first)) | u32::from(bf16_bits(second)) << 16;
+            to.add(unit * stride).cast::<u32>().write_unaligned(bits);
+        }
+    }
+}
+
+/// The nearest bf16's bits, ties to even; a number that is none stays none.
+#[inline(always)]
+pub fn bf16_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Spreads a row in units of one number.
+///
+/// # Safety
+/// `x` is `len` numbers; `to` has room for a unit at every multiple of `stride` bytes up to `len` − 1.
+#[inline(always)]
+pub unsafe fn spread(x: *const f32, len: usize, to: *mut u8, stride: usize) {
+    for n in 0..len {
+        // SAFETY: as the caller vouches.
+        unsafe { to.add(n * stride).cast::<f32>().write_unaligned(x.add(n).read()) };
+    }
+}

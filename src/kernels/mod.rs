@@ -1,0 +1,329 @@
+//! Kernels for one CPU: the matrix products, attention and row operations of the model, for each instruction set, and the
+//! program that runs them.
+//!
+//! A model has few rows (20 tokens, 36 regions) and many weights, so everything here is made for a product of a few rows with a
+//! large matrix:
+//!
+//! - Matrices are packed once into panels of [`PANEL`] columns, in the order in which a tile of sums reads them (`packed`).
+//! - Rows are prepared once for all products that read them: rounded to eight bits, or to bf16 (`generic::rows`).
+//! - A tile of a product stays in registers; bias, activation and residual are applied before it leaves the first-level cache
+//!   (`generic::product`).
+//!
+//! An algorithm is written once, in `generic`, over the traits of `vector`. `all` and `x86_64` compile it for plain Rust
+//! and for each instruction set. A [`Kernels`] can only be had where the CPU has its instructions, so that holding
+//! one is the proof that its functions may be called. `program` is the model as a list of such operations, and `workers` the
+//! threads that share them.
+
+mod all;
+mod generic;
+mod packed;
+mod program;
+mod vector;
+mod workers;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub(crate) use packed::{Element, PackedMatrix};
+pub(crate) use program::{Call, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Tables, Words};
+pub(crate) use workers::Workers;
+
+use generic::product::{BlockScaling, Quantized};
+
+/// Columns of a panel. Every instruction set reads the same panels: a multiple of all widths of tiles.
+pub(crate) const PANEL: usize = 32;
+
+/// Bytes of a unit: four 8-bit integers, two bf16 or one f32.
+const UNIT: usize = 4;
+
+/// The most rows of any tile.
+const MAX_TILE_ROWS: usize = 14;
+
+/// Columns of 8-bit integers that may have a scale of their own: a block of q8_0.
+const BLOCK: usize = 32;
+
+/// Bytes of a panel for one unit of each of its columns.
+const PANEL_STEP: usize = PANEL * UNIT;
+
+/// What is applied to the results of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// Nothing.
+    None,
+    /// x Φ(x), by the error function.
+    Gelu,
+    /// GELU's approximation by the hyperbolic tangent.
+    GeluNew,
+    Relu,
+    Silu,
+    Tanh,
+}
+
+/// How a row of bytes stands for numbers: x = scale · (byte − zero).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
+struct RowScale {
+    scale: f32,
+    zero: i32,
+}
+
+/// What one tile of a product reads.
+struct Tile {
+    /// The first step of the panel.
+    panel: *const u8,
+    /// The first step of the prepared rows.
+    rows: *const u8,
+    /// Steps.
+    units: usize,
+    /// What to fetch meanwhile.
+    ahead: *const u8,
+}
+
+/// What becomes of a tile's sums.
+struct Finish {
+    rows: usize,
+    /// The first column of the panel to keep, and the one after the last.
+    first: usize,
+    end: usize,
+    /// A number per column of the panel.
+    bias: *const f32,
+    activation: Activation,
+    /// Added after the activation, if not null: the number of the first row in column `first`.
+    residual: *const f32,
+    /// Numbers from one row to the next.
+    residual_stride: usize,
+    /// Where the number of the first row in column `first` goes.
+    to: *mut f32,
+    stride: usize,
+}
+
+/// One head of attention for one batch element. Strides are numbers from one row to the next.
+struct Head {
+    queries: usize,
+    keys: usize,
+    /// Numbers of a query, a key and a value.
+    size: usize,
+    q: *const f32,
+    q_stride: usize,
+    k: *const f32,
+    k_stride: usize,
+    v: *const f32,
+    v_stride: usize,
+    /// What is added to the scores of each key, or null.
+    mask: *const f32,
+    /// What scores are multiplied with.
+    scale: f32,
+    to: *mut f32,
+    stride: usize,
+    /// Where the weights go, `[queries, keys]`, or null.
+    probabilities: *mut f32,
+}
+
+/// Computes a tile of sums: of [`PANEL`] columns for each row.
+type TileFn = unsafe fn(&Tile, *mut u32);
+
+/// The tiles of one element type: a function for each number of rows, which fetches ahead one cache line per step, or two.
+#[derive(Clone, Copy)]
+struct Tiles {
+    by_rows: &'static [[TileFn; 2]],
+    /// How many times a tile goes through its panel, each time for some of the columns.
+    parts: usize,
+}
+
+impl Tiles {
+    /// The most rows of a tile.
+    fn max_rows(self) -> usize {
+        self.by_rows.len()
+    }
+}
+
+/// The functions of one instruction set.
+struct Functions {
+    int8: Tiles,
+    blocks: Tiles,
+    float: Tiles,
+    /// Absent where the CPU does not multiply bf16.
+    bf16: Option<Tiles>,
+    finish_quantized: unsafe fn(*const u32, &Quantized, &Finish),
+    finish_blocks: unsafe fn(*const u32, &BlockScaling, &Finish),
+    finish_exact: unsafe fn(*const u32, &Finish),
+    quantize: unsafe fn(*const f32, usize, *mut u8, usize) -> RowScale,
+    narrow: unsafe fn(*const f32, usize, *mut u8, usize),
+    spread: unsafe fn(*const f32, usize, *mut u8, usize),
+    mean: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
+    layer_norm: unsafe fn(*const f32, *const f32, *const f32, f32, usize, *mut f32),
+    attention: unsafe fn(&Head, *mut f32),
+}
+
+/// An instruction set that kernels exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum InstructionSet {
+    /// Plain Rust, for any CPU.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX2 with AVX-VNNI.
+    AvxVnni,
+    /// AVX-512 with VNNI, and with BF16 where the CPU has it.
+    Avx512Vnni,
+}
+
+impl InstructionSet {
+    /// All of them, the most capable last.
+    pub const ALL: [InstructionSet; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512Vnni => "avx512vnni",
+        }
+    }
+
+    /// Whether this CPU has it.
+    pub fn is_available(self) -> bool {
+        Kernels::new(self).is_some()
+    }
+}
+
+/// The kernels of an instruction set that this CPU has.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    set: InstructionSet,
+    functions: &'static Functions,
+}
+
+impl Kernels {
+    /// The kernels of that instruction set, if this CPU has it.
+    pub fn new(set: InstructionSet) -> Option<Self> {
+        let functions = match set {
+            InstructionSet::Portable => Some(&all::FUNCTIONS),
+            #[cfg(target_arch = "x86_64")]
+            _ => x86_64::functions(set),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        };
+        functions.map(|functions| Kernels { set, functions })
+    }
+
+    /// The most capable ones.
+    pub fn best() -> Self {
+        let mut sets = InstructionSet::ALL.into_iter().rev();
+        sets.find_map(Self::new).expect("plain Rust runs everywhere")
+    }
+
+    pub fn set(self) -> InstructionSet {
+        self.set
+    }
+
+    /// Whether there is a product of bf16.
+    pub fn has_bf16(self) -> bool {
+        self.functions.bf16.is_some()
+    }
+
+    fn tiles(self, element: Element) -> Tiles {
+        match element {
+            Element::Int8 => self.functions.int8,
+            Element::Int8Blocks => self.functions.blocks,
+            Element::Bf16 => {
+                self.functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
+            }
+            Element::F32 => self.functions.float,
+        }
+    }
+}
+
+/// Compiles the generic algorithms for one instruction set. Without features, for the target's own.
+macro_rules! functions {
+    ($table:ident, $(features: $features:literal,)? vector: $vector:ty, int8: $int8:ty [$($int8_rows:literal)*],
+        blocks: $blocks:ty [$($blocks_rows:literal)*], float: $float:ty [$($float_rows:literal)*], bf16: $bf16:expr) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn tile_int8<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
+            // SAFETY: the CPU has the features that this function is compiled with; the rest is the caller's.
+            unsafe { product::tile::<$int8, ROWS, AHEAD>(tile, sums) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn tile_blocks<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
+            // SAFETY: as above.
+            unsafe { product::tile_of_blocks::<$vector, $blocks, ROWS, AHEAD>(tile, sums) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn tile_float<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
+            // SAFETY: as above.
+            unsafe { product::tile::<$float, ROWS, AHEAD>(tile, sums) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finish_quantized(sums: *const u32, scaling: &Quantized, finish: &Finish) {
+            // SAFETY: as above.
+            unsafe { product::finish::<$vector, _>(sums, scaling, finish) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finish_blocks(sums: *const u32, scaling: &BlockScaling, finish: &Finish) {
+            // SAFETY: as above.
+            unsafe { product::finish::<$vector, _>(sums, scaling, finish) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finish_exact(sums: *const u32, finish: &Finish) {
+            // SAFETY: as above.
+            unsafe { product::finish::<$vector, _>(sums, &product::Exact, finish) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn quantize(x: *const f32, len: usize, to: *mut u8, stride: usize) -> RowScale {
+            // SAFETY: as above.
+            unsafe { rows::quantize::<$vector>(x, len, to, stride) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn narrow(x: *const f32, len: usize, to: *mut u8, stride: usize) {
+            // SAFETY: as above.
+            unsafe { rows::narrow(x, len, to, stride) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn spread(x: *const f32, len: usize, to: *mut u8, stride: usize) {
+            // SAFETY: as above.
+            unsafe { rows::spread(x, len, to, stride) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn mean(a: *const f32, b: *const f32, scale: f32, len: usize, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe { rows::mean::<$vector>(a, b, scale, len, to) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn layer_norm(
+            x: *const f32,
+            scale: *const f32,
+            shift: *const f32,
+            epsilon: f32,
+            len: usize,
+            to: *mut f32,
+        ) {
+            // SAFETY: as above.
+            unsafe { rows::layer_norm::<$vector>(x, scale, shift, epsilon, len, to) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn attention(head: &Head, scratch: *mut f32) {
+            // SAFETY: as above.
+            unsafe { attention::attention::<$vector>(head, scratch) }
+        }
+
+        const PARTS: usize = PANEL / (2 * <$vector as crate::kernels::vector::Vector>::LANES);
+
+        pub(in crate::kernels) const $table: Functions = Functions {
+            int8: Tiles { by_rows: &[$([tile_int8::<$int8_rows, 1>, tile_int8::<$int8_rows, 2>]),*], parts: PARTS },
+            blocks: Tiles { by_rows: &[$([tile_blocks::<$blocks_rows, 1>, tile_blocks::<$blocks_rows, 2>]),*], parts: PARTS },
+            float: Tiles { by_rows: &[$([tile_float::<$float_rows, 1>, tile_float::<$float_rows, 2>]),*], parts: PARTS },
+            bf16: $bf16,
+            finish_quantized,
+            finish_blocks,
+            finish_exact,
+            quantize,
+            narrow,
+            spread,
+            mean,
+            layer_norm,
+            attention,
+        };
+    };
+}
+use functions;

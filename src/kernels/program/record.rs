@@ -1,0 +1,307 @@
+//! Writes a program down, operation by operation.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::{
+    Activation, Attention, Buffer, Content, Element, Form, InputBuffers, Kernels, Node, Op, PackedMatrix,
+    PreparedLayout, Product, Program, Rows, Sizes, Stage, StageName, Stream, Workers, schedule,
+};
+use crate::Error;
+use crate::ggml::Weights;
+use crate::kernels::generic::attention::scratch_len;
+use crate::kernels::packed::Layout;
+use crate::kernels::vector::MAX_LANES;
+use crate::kernels::{MAX_TILE_ROWS, PANEL};
+
+/// A program in the making.
+pub(crate) struct Recorder<'w> {
+    weights: &'w Weights,
+    kernels: Kernels,
+    stage: StageName,
+    nodes: [Vec<Node>; 2],
+    buffers: Vec<Buffer>,
+    /// The matrices by name, with the element that products read.
+    matrices: Vec<(String, Element)>,
+    /// Rows that are prepared already.
+    prepared: HashMap<(Stream, PreparedLayout), usize>,
+    constants: Vec<f32>,
+    constant_at: HashMap<String, usize>,
+    inputs: InputBuffers,
+    features: Stream,
+    boxes: Stream,
+}
+
+impl<'w> Recorder<'w> {
+    /// Starts a program for a model with regions of that many features and coordinates.
+    pub fn new(weights: &'w Weights, kernels: Kernels, features: usize, boxes: usize) -> Self {
+        let inputs = InputBuffers { features: 0, boxes: 1, text_mask: 2, visual_mask: 3 };
+        let regions = Rows::Regions;
+        let contents = [
+            Content::Numbers { rows: regions, width: features },
+            Content::Numbers { rows: regions, width: boxes },
+            Content::Mask { keys: Rows::Tokens },
+            Content::Mask { keys: regions },
+        ];
+        let buffers = contents.map(|content| Buffer { content, kept: true, offset: 0 });
+        Recorder {
+            weights,
+            kernels,
+            stage: StageName::Image,
+            nodes: Default::default(),
+            buffers: buffers.to_vec(),
+            matrices: Vec::new(),
+            prepared: HashMap::new(),
+            constants: Vec::new(),
+            constant_at: HashMap::new(),
+            inputs,
+            features: whole(inputs.features, regions, features),
+            boxes: whole(inputs.boxes, regions, boxes),
+        }
+    }
+
+    /// What follows belongs to that stage.
+    pub fn begin(&mut self, stage: StageName) {
+        self.stage = stage;
+    }
+
+    pub fn features(&self) -> Stream {
+        self.features
+    }
+
+    pub fn boxes(&self) -> Stream {
+        self.boxes
+    }
+
+    /// Words, positions and token types, added, in rows of that width.
+    pub fn embed(&mut self, width: usize) -> Stream {
+        let to = self.numbers(Rows::Tokens, width);
+        self.push("token_embd", Op::Embed { to });
+        to
+    }
+
+    /// Layer norm by the constants `name.weight` and `name.bias`.
+    pub fn norm(&mut self, name: &str, from: Stream) -> Stream {
+        let scale = self.constant(&format!("{name}.weight"));
+        let shift = self.constant(&format!("{name}.bias"));
+        let to = self.numbers(from.rows, from.width);
+        self.push(name, Op::Norm { from, scale, shift, to, prepared: Vec::new() });
+        to
+    }
+
+    /// (a + b) / 2.
+    pub fn mean(&mut self, a: Stream, b: Stream) -> Stream {
+        let to = self.numbers(a.rows, a.width);
+        self.push("mean", Op::Mean { a, b, to });
+        to
+    }
+
+    /// activation(W x + b) + residual, for some rows of the stored matrix W. `element` says how W is packed.
+    pub fn product(&mut self, x: Stream, product: Linear<'_>) -> Stream {
+        let stored = self.weights.stored(product.matrix);
+        let element = product.element;
+        let layout = Layout { element, inputs: stored.columns, outputs: stored.rows };
+        let outputs = product.outputs.unwrap_or(0..stored.rows);
+        let tile_rows = self.kernels.tiles(element).max_rows();
+        let prepared =
+            self.prepare(x, PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows });
+        let matrix = self.matrix(product.matrix, element);
+        let bias = self.constant(product.bias);
+        let to = self.numbers(x.rows, outputs.len());
+        let op = Product {
+            matrix,
+            prepared,
+            rows: x.rows,
+            outputs,
+            bias,
+            activation: product.activation,
+            residual: product.residual,
+            to,
+        };
+        self.push(product.matrix, Op::Product(op));
+        to
+    }
+
+    /// Attention of every head; `keys` says whose mask is added. Returns the mixed values and the buffer of the weights.
+    pub fn attention(
+        &mut self,
+        name: &str,
+        [q, k, v]: [Stream; 3],
+        heads: usize,
+        keys: Rows,
+    ) -> (Stream, Stream) {
+        let to = self.numbers(q.rows, q.width);
+        let content = Content::Probabilities { queries: q.rows, keys: k.rows, heads };
+        let weights = self.buffer(content);
+        let mask = if keys == Rows::Tokens { self.inputs.text_mask } else { self.inputs.visual_mask };
+        let op = Attention { q, k, v, heads, mask, keys, to, probabilities: Some(weights) };
+        self.push(name, Op::Attention(op));
+        // Its width says nothing: the buffer is read as a whole.
+        (to, whole(weights, q.rows, 0))
+    }
+
+    /// Lets a result stand after the run, and returns its buffer.
+    pub fn keep(&mut self, stream: Stream) -> usize {
+        self.buffers[stream.buffer].kept = true;
+        stream.buffer
+    }
+
+    fn prepare(&mut self, from: Stream, layout: PreparedLayout) -> usize {
+        if let Some(known) = self.prepared.get(&(from, layout)) {
+            return *known;
+        }
+        let to = self.buffer(Content::Prepared { rows: from.rows, layout });
+        self.prepared.insert((from, layout), to);
+        self.push("prepare", Op::Prepare { from, to });
+        to
+    }
+
+    fn matrix(&mut self, name: &str, element: Element) -> usize {
+        let known = self.matrices.iter().position(|(known, packed)| known == name && *packed == element);
+        known.unwrap_or_else(|| {
+            self.matrices.push((name.to_owned(), element));
+            self.matrices.len() - 1
+        })
+    }
+
+    fn constant(&mut self, name: &str) -> usize {
+        if let Some(known) = self.constant_at.get(name) {
+            return *known;
+        }
+        let at = self.constants.len();
+        let values = self.weights.stored(name).to_f32();
+        let padded = values.len().next_multiple_of(PANEL) + MAX_LANES;
+        self.constants.extend(&values);
+        self.constants.resize(at + padded, 0.0);
+        self.constant_at.insert(name.to_owned(), at);
+        at
+    }
+
+    fn numbers(&mut self, rows: Rows, width: usize) -> Stream {
+        let buffer = self.buffer(Content::Numbers { rows, width });
+        whole(buffer, rows, width)
+    }
+
+    fn buffer(&mut self, content: Content) -> usize {
+        self.buffers.push(Buffer { content, kept: false, offset: 0 });
+        self.buffers.len() - 1
+    }
+
+    fn push(&mut self, name: &str, op: Op) {
+        self.nodes[self.stage as usize].push(Node { name: name.to_owned(), op });
+    }
+
+    /// Plans the program for sizes up to `largest`, and has the matrices that it needs packed by `pack`.
+    ///
+    /// # Errors
+    /// Those of `pack`.
+    pub fn finish(
+        mut self,
+        largest: Sizes,
+        workers: &mut Workers,
+        pack: impl FnOnce(&[(String, Element)], &mut Workers) -> Result<Vec<PackedMatrix>, Error>,
+    ) -> Result<Program, Error> {
+        // What the question reads of the image's stage must stand between the two.
+        let [image, question] = std::mem::take(&mut self.nodes);
+        let question = schedule::needed(question, &self.buffers);
+        for buffer in question.iter().flat_map(|node| node.op.reads()) {
+            if image.iter().any(|node| node.op.writes().contains(&buffer)) {
+                self.buffers[buffer].kept = true;
+            }
+        }
+        let image = schedule::needed(image, &self.buffers);
+        let mut stages = [image, question].map(|nodes| {
+            let mut nodes = schedule::fuse(nodes);
+            for node in &mut nodes {
+                forget_unread_probabilities(&mut node.op, &self.buffers);
+            }
+            Stage::new(nodes, &self.buffers)
+        });
+        let wanted = self.only_used_matrices(&mut stages);
+        let end = schedule::place(&stages, &mut self.buffers, largest);
+        let scratch = self.scratch_bytes(&stages, largest);
+        let phases = stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
+        Ok(Program {
+            kernels: self.kernels,
+            stages,
+            buffers: self.buffers,
+            matrices: pack(&wanted, workers)?,
+            constants: self.constants,
+            largest,
+            inputs: self.inputs,
+            memory_bytes: end + scratch * workers.threads(),
+            scratch: (end, scratch),
+            threads: workers.threads(),
+            tasks: Vec::with_capacity(phases),
+        })
+    }
+
+    /// Renumbers the matrices so that only those remain that a product reads.
+    fn only_used_matrices(&self, stages: &mut [Stage; 2]) -> Vec<(String, Element)> {
+        let mut used: Vec<usize> = Vec::new();
+        for node in stages.iter_mut().flat_map(|stage| &mut stage.nodes) {
+            if let Op::Product(product) = &mut node.op {
+                let known = used.iter().position(|matrix| *matrix == product.matrix);
+                product.matrix = known.unwrap_or_else(|| {
+                    used.push(product.matrix);
+                    used.len() - 1
+                });
+            }
+        }
+        used.into_iter().map(|matrix| self.matrices[matrix].clone()).collect()
+    }
+
+    /// Bytes of each worker's own scratch: a tile of sums, or one head.
+    fn scratch_bytes(&self, stages: &[Stage; 2], largest: Sizes) -> usize {
+        let head = |op: &Op| match op {
+            Op::Attention(Attention { q, k, heads, .. }) => {
+                scratch_len(q.rows.per_element(largest), k.rows.per_element(largest), q.width / heads)
+            }
+            _ => 0,
+        };
+        let heads = stages.iter().flat_map(|stage| &stage.nodes).map(|node| head(&node.op)).max();
+        let numbers = heads.unwrap_or(0).max(MAX_TILE_ROWS * PANEL + MAX_LANES);
+        // Neighbours must not share a cache line.
+        (numbers * size_of::<f32>()).next_multiple_of(2 * crate::ggml::ALIGNMENT)
+    }
+}
+
+/// What [`Recorder::product`] multiplies with.
+#[derive(Clone)]
+pub(crate) struct Linear<'n> {
+    pub matrix: &'n str,
+    pub bias: &'n str,
+    pub element: Element,
+    /// Which rows of the matrix; `None` for all.
+    pub outputs: Option<Range<usize>>,
+    pub activation: Activation,
+    pub residual: Option<Stream>,
+}
+
+impl Stream {
+    /// Some of its columns.
+    pub fn columns(self, columns: Range<usize>) -> Self {
+        Stream { start: self.start + columns.start, width: columns.len(), ..self }
+    }
+
+    /// The first row of every batch element.
+    pub fn first_rows(self) -> Self {
+        Stream { rows: Rows::Elements, first_of: Some(self.rows), ..self }
+    }
+
+    /// One row for each answer, made of the rows of the batch elements that it is about.
+    pub fn side_by_side(self, images: usize) -> Self {
+        Stream { rows: Rows::Answers, width: self.width * images, stride: self.stride * images, ..self }
+    }
+}
+
+fn whole(buffer: usize, rows: Rows, width: usize) -> Stream {
+    Stream { buffer, rows, first_of: None, start: 0, width, stride: width }
+}
+
+/// An attention stores its weights only where somebody asked for them.
+fn forget_unread_probabilities(op: &mut Op, buffers: &[Buffer]) {
+    if let Op::Attention(attention) = op {
+        attention.probabilities = attention.probabilities.filter(|buffer| buffers[*buffer].kept);
+    }
+}

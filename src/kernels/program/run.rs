@@ -1,0 +1,485 @@
+//! Runs a program: shares the tasks of each phase out to the workers.
+
+use super::{
+    Attention, Buffer, Content, Form, Op, PreparedLayout, Product, Program, Sizes, Stage, StageName, Stream,
+};
+use crate::ggml::{self, AlignedBuffer, Stored};
+use crate::kernels::generic::product::{BlockScaling, Quantized};
+use crate::kernels::packed::columns_within;
+use crate::kernels::workers::{Phases, Workers};
+use crate::kernels::{Element, Finish, Head, PANEL, PackedMatrix, RowScale, Tile, UNIT};
+use crate::model::LAYER_NORM_EPSILON;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// What a run is about.
+pub(crate) struct Call<'c> {
+    pub stage: StageName,
+    pub sizes: Sizes,
+    /// Whether the masks have been filled.
+    pub text_masked: bool,
+    pub visual_masked: bool,
+    pub words: Words<'c>,
+    /// Tokens of each element as given, of which `sizes.tokens` are used.
+    pub given_tokens: usize,
+    pub token_types: Option<&'c [u32]>,
+    pub tables: Tables<'c>,
+}
+
+/// How words enter.
+#[derive(Clone, Copy)]
+pub(crate) enum Words<'c> {
+    /// The image's stage has none.
+    None,
+    Ids(&'c [u32]),
+    /// Embeddings of the caller's own.
+    Embeddings(&'c [f32]),
+}
+
+/// What is looked up for each token.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<'c> {
+    pub words: Stored<'c>,
+    pub positions: Stored<'c>,
+    pub types: Stored<'c>,
+}
+
+impl Program {
+    /// Runs a stage.
+    ///
+    /// # Panics
+    /// If the sizes, the memory or the workers are not those that the program was made for.
+    pub fn run(&mut self, call: &Call<'_>, memory: &mut AlignedBuffer, workers: &mut Workers) {
+        let Sizes { batch, tokens, regions, images } = call.sizes;
+        let largest = self.largest;
+        assert!(batch <= largest.batch && tokens <= largest.tokens && regions <= largest.regions);
+        assert!(images == largest.images && batch > 0 && tokens > 0 && regions > 0);
+        assert!(memory.len() >= self.memory_bytes && workers.threads() == self.threads);
+        let mut tasks = std::mem::take(&mut self.tasks);
+        tasks.clear();
+        let run = Run {
+            program: self,
+            call,
+            stage: &self.stages[call.stage as usize],
+            memory: memory.as_mut_ptr(),
+        };
+        tasks.extend(
+            run.stage.phases.iter().map(|items| items.iter().map(|item| run.tasks_of(item)).sum::<usize>()),
+        );
+        workers.run(&Shared { run, tasks: &tasks });
+        self.tasks = tasks;
+    }
+}
+
+/// A run, and how many tasks each phase has.
+struct Shared<'r> {
+    run: Run<'r>,
+    tasks: &'r [usize],
+}
+
+#[derive(Clone, Copy)]
+struct Run<'r> {
+    program: &'r Program,
+    call: &'r Call<'r>,
+    stage: &'r Stage,
+    memory: *mut u8,
+}
+
+// SAFETY: the memory is borrowed exclusively for the run. Its tasks write to disjoint places: a task has rows, heads or panels
+// of its own in buffers that nothing else in its phase writes, and reads only what earlier phases wrote, since a phase is the
+// first after those that it reads from. Buffers that are alive in the same phase do not overlap (`schedule::place`), for any
+// sizes up to the largest.
+unsafe impl Sync for Shared<'_> {}
+
+impl Phases for Shared<'_> {
+    fn phases(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn tasks(&self, phase: usize) -> usize {
+        self.tasks[phase]
+    }
+
+    fn run(&self, phase: usize, task: usize, worker: usize) {
+        let (item, local) = self.run.find(phase, task);
+        match &self.run.stage.nodes[item[0]].op {
+            Op::Product(_) => self.products(phase, task, item, local, worker),
+            Op::Attention(attention) => self.run.attention(attention, local, worker),
+            op => self.run.rows(op, local),
+        }
+    }
+}
+
+impl Shared<'_> {
+    /// One panel of a matrix, for every product that reads it.
+    fn products(&self, phase: usize, task: usize, item: &[usize], local: usize, worker: usize) {
+        let run = &self.run;
+        let products = || item.iter().filter_map(|node| run.product(*node));
+        let matrix = &run.program.matrices[products().next().expect("an item of products").matrix];
+        let panel = first_panel(products()) + local;
+        let tiles = run.program.kernels.tiles(matrix.layout.element);
+        let here = |product: &&Product| !columns_within(panel, &product.outputs).is_empty();
+        let blocks = |product: &Product| product.rows.count(run.call.sizes).div_ceil(tiles.max_rows());
+        let passes: usize = products().filter(here).map(blocks).sum();
+        let mut ahead = Ahead {
+            next: self.panel_after(phase, task, worker),
+            lines: if passes == 1 { 2 } else { 1 },
+            done: 0,
+            bytes: matrix.layout.panel_bytes(),
+        };
+        for product in products().filter(here) {
+            run.panel(product, matrix, panel, &mut ahead, worker);
+        }
+    }
+
+    /// The panel that this worker most likely reads next: of the next task, or of its first one in the next phase of products.
+    fn panel_after(&self, phase: usize, task: usize, worker: usize) -> *const u8 {
+        let threads = self.run.program.threads;
+        let own_end = |phase: usize| self.tasks[phase] * (worker + 1) / threads;
+        let later = |phase: usize| (phase, self.tasks[phase] * worker / threads);
+        let this = (task + 1 < own_end(phase)).then_some((phase, task + 1));
+        let next = this.into_iter().chain((phase + 1..self.tasks.len()).map(later));
+        next.filter(|(phase, task)| *task < self.tasks[*phase])
+            .find_map(|(phase, task)| self.run.panel_of(phase, task))
+            .unwrap_or(std::ptr::null())
+    }
+}
+
+/// What to fetch while a panel is multiplied.
+struct Ahead {
+    next: *const u8,
+    /// Cache lines per step.
+    lines: usize,
+    done: usize,
+    bytes: usize,
+}
+
+impl Ahead {
+    /// What one pass over `bytes` of a panel fetches.
+    fn take(&mut self, bytes: usize) -> *const u8 {
+        let at = if self.done < self.bytes { self.done } else { 0 };
+        self.done += bytes;
+        self.next.wrapping_add(at)
+    }
+}
+
+fn first_panel<'p>(products: impl Iterator<Item = &'p Product>) -> usize {
+    products.map(|product| product.outputs.start / PANEL).min().unwrap_or(0)
+}
+
+fn end_panel<'p>(products: impl Iterator<Item = &'p Product>) -> usize {
+    products.map(|product| product.outputs.end.div_ceil(PANEL)).max().unwrap_or(0)
+}
+
+impl<'r> Run<'r> {
+    fn product(&self, node: usize) -> Option<&'r Product> {
+        match &self.stage.nodes[node].op {
+            Op::Product(product) => Some(product),
+            _ => None,
+        }
+    }
+
+    /// The item that a task of a phase belongs to, and its number there.
+    fn find(&self, phase: usize, mut task: usize) -> (&'r [usize], usize) {
+        let items = &self.stage.phases[phase];
+        for item in &items[..items.len() - 1] {
+            let tasks = self.tasks_of(item);
+            if task < tasks {
+                return (item, task);
+            }
+            task -= tasks;
+        }
+        (&items[items.len() - 1], task)
+    }
+
+    fn tasks_of(&self, item: &[usize]) -> usize {
+        let sizes = self.call.sizes;
+        let op = &self.stage.nodes[item[0]].op;
+        match op {
+            Op::Product(_) => {
+                let products = || item.iter().filter_map(|node| self.product(*node));
+                end_panel(products()) - first_panel(products())
+            }
+            Op::Attention(attention) => sizes.batch * attention.heads,
+            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
+        }
+    }
+
+    /// The panel that a task multiplies with, if it does.
+    fn panel_of(&self, phase: usize, task: usize) -> Option<*const u8> {
+        let (item, local) = self.find(phase, task);
+        let products = || item.iter().filter_map(|node| self.product(*node));
+        let matrix = &self.program.matrices[products().next()?.matrix];
+        let panel = first_panel(products()) + local;
+        Some(matrix.bytes()[panel * matrix.layout.panel_bytes()..].as_ptr())
+    }
+
+    fn buffer(&self, buffer: usize) -> &'r Buffer {
+        &self.program.buffers[buffer]
+    }
+
+    /// Where a buffer lies.
+    fn start(&self, buffer: usize) -> *mut u8 {
+        // SAFETY: every buffer lies within the memory, whose length `Program::run` has checked.
+        unsafe { self.memory.add(self.buffer(buffer).offset) }
+    }
+
+    /// Where a row of a stream begins.
+    fn row(&self, stream: Stream, row: usize) -> *mut f32 {
+        let step = stream.first_of.map_or(1, |rows| rows.per_element(self.call.sizes));
+        let at = row * step * stream.stride + stream.start;
+        // SAFETY: a stream's rows lie within its buffer.
+        unsafe { self.start(stream.buffer).cast::<f32>().add(at) }
+    }
+
+    /// From one row of a stream to the next.
+    fn stride(&self, stream: Stream) -> usize {
+        stream.stride * stream.first_of.map_or(1, |rows| rows.per_element(self.call.sizes))
+    }
+
+    fn constant(&self, at: usize) -> *const f32 {
+        self.program.constants[at..].as_ptr()
+    }
+
+    /// A worker's own scratch.
+    fn scratch(&self, worker: usize) -> *mut f32 {
+        let (start, bytes) = self.program.scratch;
+        // SAFETY: the memory ends with a scratch for each worker.
+        unsafe { self.memory.add(start + worker * bytes).cast() }
+    }
+
+    /// One product's results for the outputs of a panel.
+    fn panel(
+        &self,
+        product: &Product,
+        matrix: &PackedMatrix,
+        panel: usize,
+        ahead: &mut Ahead,
+        worker: usize,
+    ) {
+        let functions = self.program.kernels.functions;
+        let layout = matrix.layout;
+        let tiles = self.program.kernels.tiles(layout.element);
+        let rows = product.rows.count(self.call.sizes);
+        let prepared = self.prepared(product.prepared);
+        let bytes = matrix.bytes();
+        let columns = columns_within(panel, &product.outputs);
+        let first_output = panel * PANEL;
+        let to_column = first_output + columns.start - product.outputs.start;
+        let scratch = self.scratch(worker);
+        let per_block = prepared.rows_per_block();
+        let mut first = 0;
+        while first < rows {
+            let count = per_block.min(rows - first);
+            let fetched = layout.units() * ahead.lines * LINE * tiles.parts;
+            let tile = Tile {
+                panel: bytes[panel * layout.panel_bytes()..].as_ptr(),
+                rows: prepared.block(first),
+                units: layout.units(),
+                ahead: ahead.take(fetched),
+            };
+            let column = |offset: usize| bytes[offset + first_output * size_of::<f32>()..].as_ptr();
+            let residual = product.residual.map(|stream| (self.row(stream, first), self.stride(stream)));
+            let finish = Finish {
+                rows: count,
+                first: columns.start,
+                end: columns.end,
+                bias: self.constant(product.bias + first_output),
+                activation: product.activation,
+                residual: residual.map_or(std::ptr::null(), |(row, _)| row.wrapping_add(to_column)),
+                residual_stride: residual.map_or(0, |(_, stride)| stride),
+                to: self.row(product.to, first).wrapping_add(to_column),
+                stride: self.stride(product.to),
+            };
+            let scales = prepared.scales(first);
+            // SAFETY: the kernels exist, so the CPU has their instructions. The panel and the prepared rows are as long as their
+            // layouts say, the scratch holds a tile, constants and columns are padded by a register, and the rows of results and
+            // residuals have `product.outputs` columns.
+            unsafe {
+                tiles.by_rows[count - 1][ahead.lines - 1](&tile, scratch.cast());
+                match layout.element {
+                    Element::Int8 => {
+                        let (weights, totals) =
+                            (column(layout.scales()).cast(), column(layout.totals()).cast());
+                        let scaling = Quantized { rows: scales, scales: weights, totals };
+                        (functions.finish_quantized)(scratch.cast(), &scaling, &finish);
+                    }
+                    Element::Int8Blocks => {
+                        let scaling = BlockScaling { rows: scales, totals: column(layout.totals()).cast() };
+                        (functions.finish_blocks)(scratch.cast(), &scaling, &finish);
+                    }
+                    Element::Bf16 | Element::F32 => (functions.finish_exact)(scratch.cast(), &finish),
+                }
+            }
+            first += count;
+        }
+    }
+
+    fn prepared(&self, buffer: usize) -> Prepared {
+        let Content::Prepared { rows, layout } = self.buffer(buffer).content else {
+            unreachable!("a product reads prepared rows")
+        };
+        Prepared { start: self.start(buffer), rows: rows.count(self.call.sizes), layout }
+    }
+
+    /// One head of one batch element.
+    fn attention(&self, attention: &Attention, task: usize, worker: usize) {
+        let sizes = self.call.sizes;
+        let Attention { q, k, v, heads, mask, keys, to, probabilities } = attention;
+        let (element, head) = (task / heads, task % heads);
+        let queries = q.rows.per_element(sizes);
+        let key_count = k.rows.per_element(sizes);
+        let size = q.width / heads;
+        let row = |stream: Stream, per_element: usize| {
+            self.row(stream, element * per_element).wrapping_add(head * size)
+        };
+        let masked = match keys {
+            super::Rows::Tokens => self.call.text_masked,
+            _ => self.call.visual_masked,
+        };
+        let mask = self.start(*mask).cast::<f32>().wrapping_add(element * key_count);
+        let kept = probabilities
+            .map(|buffer| self.start(buffer).cast::<f32>().wrapping_add(task * queries * key_count));
+        let head = Head {
+            queries,
+            keys: key_count,
+            size,
+            q: row(*q, queries),
+            q_stride: self.stride(*q),
+            k: row(*k, key_count),
+            k_stride: self.stride(*k),
+            v: row(*v, key_count),
+            v_stride: self.stride(*v),
+            mask: if masked { mask } else { std::ptr::null() },
+            scale: 1.0 / (size as f32).sqrt(),
+            to: row(*to, queries),
+            stride: self.stride(*to),
+            probabilities: kept.unwrap_or(std::ptr::null_mut()),
+        };
+        // SAFETY: the CPU has the instructions. The streams have the rows of this element and the columns of this head, the mask
+        // its keys; scratch was sized for the largest head.
+        unsafe { (self.program.kernels.functions.attention)(&head, self.scratch(worker)) }
+    }
+
+    /// Some rows of an operation that takes each by itself.
+    fn rows(&self, op: &Op, task: usize) {
+        let functions = self.program.kernels.functions;
+        let stream = row_stream(op);
+        let first = task * rows_per_task(op);
+        let end = stream.rows.count(self.call.sizes).min(first + rows_per_task(op));
+        for row in first..end {
+            match op {
+                Op::Embed { to } => self.embed(*to, row),
+                Op::Prepare { from, to } => self.prepare(self.row(*from, row), from.width, *to, row),
+                Op::Norm { from, scale, shift, to, prepared } => {
+                    let (scale, shift) = (self.constant(*scale), self.constant(*shift));
+                    let to_row = self.row(*to, row);
+                    // SAFETY: the CPU has the instructions; rows and constants are `width` numbers.
+                    unsafe {
+                        let from = self.row(*from, row);
+                        (functions.layer_norm)(from, scale, shift, LAYER_NORM_EPSILON, to.width, to_row);
+                    }
+                    for buffer in prepared {
+                        self.prepare(to_row, to.width, *buffer, row);
+                    }
+                }
+                Op::Mean { a, b, to } => {
+                    let (a, b) = (self.row(*a, row), self.row(*b, row));
+                    // SAFETY: as above.
+                    unsafe { (functions.mean)(a, b, 0.5, to.width, self.row(*to, row)) }
+                }
+                Op::Product(_) | Op::Attention(_) => unreachable!("these have tasks of their own"),
+            }
+        }
+    }
+
+    /// Prepares one row of `width` numbers.
+    fn prepare(&self, from: *const f32, width: usize, buffer: usize, row: usize) {
+        let prepared = self.prepared(buffer);
+        let functions = self.program.kernels.functions;
+        let (to, stride) = prepared.row(row);
+        // SAFETY: the CPU has the instructions; the row is `width` numbers, and the buffer has its units at that stride.
+        unsafe {
+            match prepared.layout.form {
+                Form::Bytes => {
+                    let scale = (functions.quantize)(from, width, to, stride);
+                    prepared.scales(row).write(scale);
+                }
+                Form::Bf16 => (functions.narrow)(from, width, to, stride),
+                Form::F32 => (functions.spread)(from, width, to, stride),
+            }
+        }
+    }
+
+    fn embed(&self, to: Stream, row: usize) {
+        let Call { words, given_tokens, token_types, tables, sizes, .. } = self.call;
+        let (element, token) = (row / sizes.tokens, row % sizes.tokens);
+        let given = element * given_tokens + token;
+        // SAFETY: the row is `width` numbers that no other task touches.
+        let to_row = unsafe { std::slice::from_raw_parts_mut(self.row(to, row), to.width) };
+        match words {
+            Words::Ids(ids) => {
+                let bytes = tables.words.row(ids[given] as usize);
+                ggml::dequantize(tables.words.tensor_type, bytes, to_row);
+            }
+            Words::Embeddings(values) => to_row.copy_from_slice(&values[given * to.width..][..to.width]),
+            Words::None => unreachable!("the question's stage has words"),
+        }
+        let token_type = token_types.map_or(0, |types| types[given] as usize);
+        // Positions and types are f32, whose rows are read as they lie.
+        for bytes in [tables.positions.row(token), tables.types.row(token_type)] {
+            for (value, bytes) in to_row.iter_mut().zip(bytes.as_chunks().0) {
+                *value += f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+/// Prepared rows: blocks of as many rows as a tile takes, unit after unit with the rows of the block side by side; then a
+/// scale for each row.
+#[derive(Clone, Copy)]
+struct Prepared {
+    start: *mut u8,
+    rows: usize,
+    layout: PreparedLayout,
+}
+
+impl Prepared {
+    /// As few blocks as the largest tile allows, all of about the same size.
+    fn rows_per_block(self) -> usize {
+        self.rows.div_ceil(self.rows.div_ceil(self.layout.tile_rows))
+    }
+
+    /// The block that begins with a row.
+    fn block(self, first: usize) -> *mut u8 {
+        self.start.wrapping_add(first * self.layout.units * UNIT)
+    }
+
+    /// The first unit of a row, and the bytes to its next.
+    fn row(self, row: usize) -> (*mut u8, usize) {
+        let per_block = self.rows_per_block();
+        let first = row / per_block * per_block;
+        let count = per_block.min(self.rows - first);
+        (self.block(first).wrapping_add((row - first) * UNIT), count * UNIT)
+    }
+
+    fn scales(self, row: usize) -> *mut RowScale {
+        let scales = self.start.wrapping_add(self.rows * self.layout.units * UNIT);
+        scales.cast::<RowScale>().wrapping_add(row)
+    }
+}
+
+/// The stream whose rows an operation goes through.
+fn row_stream(op: &Op) -> Stream {
+    match op {
+        Op::Embed { to } | Op::Norm { to, .. } | Op::Mean { to, .. } => *to,
+        Op::Prepare { from, .. } => *from,
+        Op::Product(Product { to, .. }) | Op::Attention(Attention { to, .. }) => *to,
+    }
+}
+
+/// So many that a task takes about a microsecond.
+fn rows_per_task(op: &Op) -> usize {
+    if row_stream(op).width < 2048 { 2 } else { 1 }
+}

@@ -1,0 +1,114 @@
+//! AVX-512 with VNNI: 16 lanes, 32 registers, and four 8-bit products per lane and instruction. AVX512-BF16 has two bf16
+//! products per lane.
+
+use std::arch::x86_64::*;
+
+use crate::kernels::vector::{Dot, Vector, cpu_functions};
+
+/// The first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+impl Vector for Avx512 {
+    const LANES: usize = 16;
+    type F = __m512;
+    type I = __m512i;
+
+    cpu_functions! {
+        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        fn load_first(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
+        fn store(to: *mut f32, x: __m512) { _mm512_storeu_ps(to, x) }
+        fn store_first(to: *mut f32, x: __m512, count: usize) { _mm512_mask_storeu_ps(to, first(count), x) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn round(x: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+        }
+        fn pow2(n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        fn to_int(x: __m512) -> __m512i { _mm512_cvtps_epi32(x) }
+        fn to_float(x: __m512i) -> __m512 { _mm512_cvtepi32_ps(x) }
+        fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn mul_int(a: __m512i, b: i32) -> __m512i { _mm512_mullo_epi32(a, _mm512_set1_epi32(b)) }
+        fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
+    }
+}
+
+/// Unsigned rows times signed columns by `vpdpbusd`.
+#[derive(Clone, Copy)]
+pub(super) struct Int8;
+
+impl Dot for Int8 {
+    const LANES: usize = 16;
+    // 14 · 2 sums, 2 columns and 1 row of 32 registers.
+    const ROWS: usize = 14;
+    const VECTORS: usize = 2;
+    type Sum = __m512i;
+    type Row = __m512i;
+    type Columns = __m512i;
+
+    cpu_functions! {
+        fn zero() -> __m512i { _mm512_setzero_si512() }
+        fn row(from: *const u8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        fn columns(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn add(sum: __m512i, row: __m512i, columns: __m512i) -> __m512i { _mm512_dpbusd_epi32(sum, row, columns) }
+        fn store(to: *mut u32, sum: __m512i) { _mm512_storeu_si512(to.cast(), sum) }
+    }
+}
+
+/// f32 by fused multiply-add.
+#[derive(Clone, Copy)]
+pub(super) struct Float;
+
+impl Dot for Float {
+    const LANES: usize = 16;
+    const ROWS: usize = 14;
+    const VECTORS: usize = 2;
+    type Sum = __m512;
+    type Row = __m512;
+    type Columns = __m512;
+
+    cpu_functions! {
+        fn zero() -> __m512 { _mm512_setzero_ps() }
+        fn row(from: *const u8) -> __m512 { _mm512_set1_ps(from.cast::<f32>().read_unaligned()) }
+        fn columns(from: *const u8) -> __m512 { _mm512_loadu_ps(from.cast()) }
+        fn add(sum: __m512, row: __m512, columns: __m512) -> __m512 { _mm512_fmadd_ps(row, columns, sum) }
+        fn store(to: *mut u32, sum: __m512) { _mm512_storeu_ps(to.cast(), sum) }
+    }
+}
+
+/// bf16 by `vdpbf16ps`.
+#[derive(Clone, Copy)]
+pub(super) struct Bf16;
+
+impl Dot for Bf16 {
+    const LANES: usize = 16;
+    const ROWS: usize = 14;
+    const VECTORS: usize = 2;
+    type Sum = __m512;
+    type Row = __m512bh;
+    type Columns = __m512bh;
+
+    cpu_functions! {
+        fn zero() -> __m512 { _mm512_setzero_ps() }
+        fn row(from: *const u8) -> __m512bh {
+            std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(from.cast::<i32>().read_unaligned()))
+        }
+        fn columns(from: *const u8) -> __m512bh {
+            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast()))
+        }
+        fn add(sum: __m512, row: __m512bh, columns: __m512bh) -> __m512 { _mm512_dpbf16_ps(sum, row, columns) }
+        fn store(to: *mut u32, sum: __m512) { _mm512_storeu_ps(to.cast(), sum) }
+    }
+}

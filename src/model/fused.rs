@@ -1,0 +1,160 @@
+//! The model lowered to the project's own kernels.
+
+use super::graph::{self, Results};
+use super::operations::{Attend, Attended, Keys, Operations};
+use super::{Config, Model, Output, SMALL_MATRIX};
+use crate::Error;
+use crate::ggml::Weights;
+use crate::kernels::{
+    Activation, Element, Kernels, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Workers,
+};
+
+/// A model as a program, and where a run of it leaves its results.
+pub(crate) struct FusedModel {
+    pub program: Program,
+    /// The buffers of the results of either stage.
+    pub image: Results<usize>,
+    pub question: Results<usize>,
+}
+
+impl FusedModel {
+    /// Plans the model for sizes up to `largest`, and packs the matrices that it needs.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(
+        model: &Model,
+        kernels: Kernels,
+        largest: Sizes,
+        wanted: &[Output],
+        workers: &mut Workers,
+    ) -> Result<Self, Error> {
+        let config = model.config();
+        let weights = model.weights();
+        let recorder = Recorder::new(weights, kernels, config.visual_feat_dim, config.visual_pos_dim);
+        let mut ops = Fused { recorder, config, weights, kernels };
+        let (stream, image) = graph::image_stage(&mut ops, config, wanted);
+        ops.recorder.begin(StageName::Question);
+        let question = graph::question_stage(&mut ops, config, wanted, stream);
+        let mut keep = |results: Results<Stream>| {
+            results.into_iter().map(|(output, stream)| (output, ops.recorder.keep(stream))).collect()
+        };
+        let (image, question) = (keep(image), keep(question));
+        let program =
+            ops.recorder.finish(largest, workers, |wanted, workers| model.packed(wanted, workers))?;
+        Ok(FusedModel { program, image, question })
+    }
+}
+
+/// Records operations.
+struct Fused<'m> {
+    recorder: Recorder<'m>,
+    config: &'m Config,
+    weights: &'m Weights,
+    kernels: Kernels,
+}
+
+/// The most columns of a quantized matrix: the sum of that many products of 8-bit integers fits 32 bits.
+const MAX_INT8_COLUMNS: usize = 1 << 16;
+
+impl Fused<'_> {
+    /// How a matrix is packed.
+    fn element(&self, matrix: &str) -> Element {
+        let stored = self.weights.stored(matrix);
+        let large = stored.elements() > SMALL_MATRIX && stored.columns <= MAX_INT8_COLUMNS;
+        match (large, stored.tensor_type.is_quantized()) {
+            (true, true) if directly_visible(matrix) => Element::Int8Blocks,
+            (true, true) => Element::Int8,
+            (true, false) if stored.tensor_type.is_half() && self.kernels.has_bf16() => Element::Bf16,
+            _ => Element::F32,
+        }
+    }
+
+    fn product(&mut self, x: Stream, linear: Linear<'_>) -> Stream {
+        self.recorder.product(x, linear)
+    }
+
+    fn described<'n>(&self, matrix: &'n str, bias: &'n str) -> Linear<'n> {
+        let element = self.element(matrix);
+        Linear { matrix, bias, element, outputs: None, activation: Activation::None, residual: None }
+    }
+}
+
+/// Whether the rounding of a matrix shows in the scores at once, with no layer norm after it to average it. These
+/// matrices have few rows to multiply with, so that a finer scale costs no time.
+fn directly_visible(matrix: &str) -> bool {
+    matrix == "pooler.weight" || matrix == "token_embd.weight" || matrix.starts_with("cls.")
+}
+
+impl Operations for Fused<'_> {
+    type Stream = Stream;
+
+    fn features(&mut self) -> Stream {
+        self.recorder.features()
+    }
+
+    fn boxes(&mut self) -> Stream {
+        self.recorder.boxes()
+    }
+
+    fn text(&mut self) -> Stream {
+        self.recorder.embed(self.config.hidden_size)
+    }
+
+    fn linear(&mut self, name: &str, x: Stream, activation: Activation) -> Stream {
+        let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let linear = Linear { activation, ..self.described(&matrix, &bias) };
+        self.product(x, linear)
+    }
+
+    fn linear_add(&mut self, name: &str, x: Stream, residual: Stream) -> Stream {
+        let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let linear = Linear { residual: Some(residual), ..self.described(&matrix, &bias) };
+        self.product(x, linear)
+    }
+
+    fn linear_of(&mut self, matrix: &str, bias: &str, x: Stream) -> Stream {
+        let linear = self.described(matrix, bias);
+        self.product(x, linear)
+    }
+
+    fn layer_norm(&mut self, name: &str, x: Stream) -> Stream {
+        self.recorder.norm(name, x)
+    }
+
+    fn mean(&mut self, a: Stream, b: Stream) -> Stream {
+        self.recorder.mean(a, b)
+    }
+
+    fn attention(&mut self, qkv: &str, attend: Attend<Stream>, keys: Keys) -> Attended<Stream> {
+        let hidden = self.config.hidden_size;
+        let (matrix, bias) = (format!("{qkv}.weight"), format!("{qkv}.bias"));
+        let linear = self.described(&matrix, &bias);
+        let [q, k, v] = match attend {
+            Attend::Within(x) => {
+                let all = self.product(x, linear);
+                [0, 1, 2].map(|part| all.columns(part * hidden..(part + 1) * hidden))
+            }
+            Attend::Across { queries, context } => {
+                let q = self.product(queries, Linear { outputs: Some(0..hidden), ..linear.clone() });
+                let both = self.product(context, Linear { outputs: Some(hidden..3 * hidden), ..linear });
+                [q, both.columns(0..hidden), both.columns(hidden..2 * hidden)]
+            }
+        };
+        let keys = match keys {
+            Keys::Tokens => Rows::Tokens,
+            Keys::Regions => Rows::Regions,
+        };
+        let heads = self.config.num_attention_heads;
+        let (output, probabilities) = self.recorder.attention(qkv, [q, k, v], heads, keys);
+        Attended { output, probabilities }
+    }
+
+    fn first_rows(&mut self, x: Stream) -> Stream {
+        x.first_rows()
+    }
+
+    fn side_by_side(&mut self, x: Stream, images: usize) -> Stream {
+        x.side_by_side(images)
+    }
+}
