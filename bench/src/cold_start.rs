@@ -1,0 +1,79 @@
+//! From the start of a process to its first answer.
+//!
+//! The process is this program again, told to answer once. It writes a line when the answer is there, which stops the clock, and
+//! then a line with its peak memory in bytes, empty if that is unknown.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lxmert::Model;
+
+use crate::measure::Case;
+use crate::memory::peak_bytes;
+use crate::work::{Input, Sizes, Work};
+
+/// One start.
+pub struct ColdStart {
+    pub time: Duration,
+    /// `None` where the system does not tell.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Starts a process and waits for its answer.
+pub fn measure(model: &Path, case: &Case) -> Result<ColdStart, Box<dyn Error>> {
+    let mut command = command(model, case)?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(failed)?;
+    let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(failed("its output is not at hand"));
+    };
+    let mut stdout = BufReader::new(stdout);
+    let (mut answer, mut peak, mut complaint) = (String::new(), String::new(), String::new());
+    stdout.read_line(&mut answer)?;
+    let time = started.elapsed();
+    stdout.read_line(&mut peak)?;
+    stderr.read_to_string(&mut complaint)?;
+    let status = child.wait()?;
+    match status.success() && answer == ANSWERED {
+        true => Ok(ColdStart { time, peak_bytes: peak.trim().parse().ok() }),
+        false if complaint.is_empty() => Err(failed(status)),
+        false => Err(failed(complaint.trim().trim_start_matches("error: "))),
+    }
+}
+
+const ANSWERED: &str = "answered\n";
+
+fn failed(why: impl std::fmt::Display) -> Box<dyn Error> {
+    format!("a fresh process for the cold start failed: {why}").into()
+}
+
+fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("--first-answer").arg("--model").arg(model);
+    command.arg("--threads").arg(case.threads.to_string());
+    match &case.input {
+        Input::File(path) => {
+            command.arg("--inputs").arg(path);
+        }
+        Input::MadeUp(Sizes { batch, tokens, regions }) => {
+            for (name, size) in [("--batch", batch), ("--tokens", tokens), ("--regions", regions)] {
+                command.arg(name).arg(size.to_string());
+            }
+        }
+    }
+    Ok(command)
+}
+
+/// What the process does.
+pub fn answer(model: &Model, case: &Case) -> Result<(), Box<dyn Error>> {
+    Work::new(model, case)?.run()?;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(ANSWERED.as_bytes())?;
+    stdout.flush()?;
+    let peak = peak_bytes().map(|bytes| bytes.to_string()).unwrap_or_default();
+    Ok(writeln!(stdout, "{peak}")?)
+}

@@ -1,0 +1,135 @@
+//! `lxmert-bench`: how long a model takes to answer, and how much memory.
+
+mod cold_start;
+mod measure;
+mod memory;
+mod progress;
+mod report;
+mod source;
+mod stats;
+#[path = "../../src/bin/support/mod.rs"]
+mod support;
+#[path = "../../src/bin/support/tensors.rs"]
+mod tensors;
+mod work;
+
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use lxmert::vision::FrontEnd;
+use lxmert::{Model, SessionOptions};
+use lxmert_converter::{FileType, Synthetic};
+
+use measure::{Case, Repeats};
+use report::{Printer, Report};
+use source::Source;
+use work::{Input, Sizes};
+
+/// Measure how long a model takes to answer, and how much memory.
+///
+/// "First question" encodes the image and answers, "next question" answers another one about the same image, and "batch" is one
+/// run of several pairs of image and question. "Cold start" is the time from the start of a process to its first answer, with
+/// the model's file in the page cache; "peak memory" is what that process had in memory at most, the touched part of
+/// the mapped file included. Questions are token ids already. Percentiles are nearest ranks.
+#[derive(Parser)]
+#[command(version = support::version(), arg_required_else_help = true)]
+struct Arguments {
+    /// The model, a GGUF file made by lxmert-quantize.
+    #[arg(long, value_name = "FILE", required_unless_present = "synthetic")]
+    model: Option<PathBuf>,
+    /// Random weights of this architecture instead of a file.
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = PossibleValuesParser::new(Synthetic::NAMES))]
+    synthetic: Option<String>,
+    /// The type of the random weights, as lxmert-quantize has them.
+    #[arg(long = "type", value_name = "TYPE", default_value = "q8_0", conflicts_with = "model")]
+    file_type: FileType,
+    /// The input tensors, a safetensors file as lxmert-run takes it [default: made up].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "regions", "batch"])]
+    inputs: Option<PathBuf>,
+    /// Tokens of a made-up question [default: 20].
+    #[arg(long, value_name = "N")]
+    tokens: Option<NonZeroUsize>,
+    /// Regions of a made-up image [default: 36, or what the model cuts from a picture].
+    #[arg(long, value_name = "N")]
+    regions: Option<NonZeroUsize>,
+    /// Pairs of image and question in one run; several numbers are measured in turn [default: 1, or 2 for NLVR2].
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    batch: Vec<NonZeroUsize>,
+    /// Threads to compute with; several numbers are measured in turn [default: all cores, or 1 for a small model].
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
+    /// Runs that are timed.
+    #[arg(long, value_name = "N", default_value = "50")]
+    runs: NonZeroUsize,
+    /// Runs before them that are not.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    warmup: usize,
+    /// Fresh processes to time; 0 leaves cold start and peak memory out.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    cold_starts: usize,
+    /// Print one JSON object a line for each number of threads and pairs.
+    #[arg(long)]
+    json: bool,
+    /// Answer once and say so: what a cold start starts.
+    #[arg(long, hide = true)]
+    first_answer: bool,
+}
+
+fn main() -> ExitCode {
+    support::finish(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let source = Source::of(arguments)?;
+    let model = Model::open(source.path())?;
+    let cases = cases(arguments, &model);
+    if arguments.first_answer {
+        return cases.iter().try_for_each(|case| cold_start::answer(&model, case));
+    }
+    let Arguments { runs, warmup, cold_starts, .. } = *arguments;
+    let repeats = Repeats { runs: runs.get(), warmup, cold_starts };
+    let mut printer = Printer::new(arguments.json);
+    for case in &cases {
+        let results = measure::measure(&model, source.path(), case, repeats)?;
+        printer.print(&Report::new(&model, &source, case, repeats, results))?;
+    }
+    Ok(())
+}
+
+/// All that is to be measured: every batch on every number of threads.
+fn cases(arguments: &Arguments, model: &Model) -> Vec<Case> {
+    let config = model.config();
+    let threads = numbers(&arguments.threads, SessionOptions::new(model).threads);
+    let inputs: Vec<Input> = match &arguments.inputs {
+        Some(path) => vec![Input::File(path.clone())],
+        None => {
+            let tokens =
+                arguments.tokens.map_or(DEFAULT_TOKENS.min(config.max_position_embeddings), usize::from);
+            let regions = arguments.regions.map_or(default_regions(model), usize::from);
+            let batches = numbers(&arguments.batch, config.head.images());
+            batches.map(|batch| Input::MadeUp(Sizes { batch, tokens, regions })).collect()
+        }
+    };
+    threads.flat_map(|threads| inputs.clone().into_iter().map(move |input| Case { threads, input })).collect()
+}
+
+/// The sizes that LXMERT was trained with.
+const DEFAULT_TOKENS: usize = 20;
+const DEFAULT_REGIONS: usize = 36;
+
+fn default_regions(model: &Model) -> usize {
+    match model.front_end() {
+        FrontEnd::PatchGrid(grid) => grid.region_count(),
+        _ => DEFAULT_REGIONS,
+    }
+}
+
+/// What was given, or else the default.
+fn numbers(given: &[NonZeroUsize], default: usize) -> impl Iterator<Item = usize> {
+    let default = given.is_empty().then_some(default);
+    given.iter().map(|number| number.get()).chain(default)
+}

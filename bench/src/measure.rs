@@ -1,0 +1,81 @@
+//! Timing one case: warm runs in this process, cold starts in others.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use lxmert::Model;
+
+use crate::cold_start::{self, ColdStart};
+use crate::progress::bar;
+use crate::work::{Input, Sizes, Work};
+
+/// One thing to measure.
+pub struct Case {
+    pub threads: usize,
+    pub input: Input,
+}
+
+/// How often.
+#[derive(Clone, Copy)]
+pub struct Repeats {
+    pub runs: usize,
+    pub warmup: usize,
+    pub cold_starts: usize,
+}
+
+/// What was measured.
+pub struct Results {
+    pub sizes: Sizes,
+    /// Image and question, or a batch.
+    pub latency: Vec<Duration>,
+    /// A question about an image that is encoded already; `None` for a batch.
+    pub next_question: Option<Vec<Duration>>,
+    pub cold_starts: Vec<ColdStart>,
+    pub scratch_bytes: usize,
+}
+
+/// Measures a case on the model, which lies in `file`.
+pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Result<Results, Box<dyn Error>> {
+    let mut work = Work::new(model, case)?;
+    let bar = bar("measuring");
+    let loops = if work.has_next() { 2 } else { 1 };
+    let runs = repeats.runs.saturating_add(repeats.warmup).saturating_mul(loops);
+    bar.set_length(runs.saturating_add(repeats.cold_starts) as u64);
+
+    let latency = time(repeats, &bar, || work.run())?;
+    let next_question = match work.has_next() {
+        true => Some(time(repeats, &bar, || work.run_next())?),
+        false => None,
+    };
+    let (sizes, scratch_bytes) = (work.sizes, work.scratch_bytes());
+    // Its threads must not be in the way of other processes.
+    drop(work);
+    let mut cold_starts = Vec::new();
+    for _ in 0..repeats.cold_starts {
+        cold_starts.push(cold_start::measure(file, case)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(Results { sizes, latency, next_question, cold_starts, scratch_bytes })
+}
+
+fn time(
+    repeats: Repeats,
+    bar: &ProgressBar,
+    mut run: impl FnMut() -> Result<(), Box<dyn Error>>,
+) -> Result<Vec<Duration>, Box<dyn Error>> {
+    for _ in 0..repeats.warmup {
+        run()?;
+        bar.inc(1);
+    }
+    let mut durations = Vec::new();
+    for _ in 0..repeats.runs {
+        let started = Instant::now();
+        run()?;
+        durations.push(started.elapsed());
+        bar.inc(1);
+    }
+    Ok(durations)
+}
