@@ -34,7 +34,7 @@ pub mod vision;
 
 pub use answers::{Answer, Answers};
 pub use error::Error;
-pub use kernels::InstructionSet;
+pub use kernels::{InstructionSet, OperationTime};
 pub use model::{Config, Model, Output};
 pub use session::{Factor, Inputs, Lowering, OutputTensor, Session, SessionOptions, Text};
 

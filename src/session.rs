@@ -4,6 +4,7 @@ mod engine;
 mod inputs;
 mod observe;
 
+use crate::kernels::OperationTime;
 use crate::model::{Model, Output, Shape};
 use crate::vision::{FrontEnd, Regions};
 use crate::{Answers, Error};
@@ -30,6 +31,8 @@ pub struct SessionOptions {
     pub affinity: Option<Vec<usize>>,
     /// How the model is computed.
     pub lowering: Lowering,
+    /// Whether [`Session::profile`] is to tell where the time goes.
+    pub profile: bool,
     /// What each run computes. Nothing else is.
     pub outputs: Vec<Output>,
     /// Whether [`Session::run`] is to take [`Text::Embeddings`] too.
@@ -60,6 +63,7 @@ impl SessionOptions {
             threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
             affinity: None,
             lowering: Lowering::Fastest,
+            profile: false,
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
         }
@@ -148,6 +152,12 @@ impl Session {
     /// How the model is computed: never [`Lowering::Fastest`], but what that stands for here.
     pub fn lowering(&self) -> Lowering {
         self.engine.lowering()
+    }
+
+    /// What each operation has cost since the session was made, in the order in which they run. Empty unless the session was made
+    /// with [`SessionOptions::profile`], and with ggml's operations, which are not measured one by one.
+    pub fn profile(&self) -> Vec<OperationTime> {
+        self.engine.profile()
     }
 
     /// Bytes of scratch memory that the session holds, on top of the model's weights.

@@ -24,6 +24,7 @@ mod workers;
 mod x86_64;
 
 pub(crate) use packed::{Element, PackedMatrix};
+pub use program::OperationTime;
 pub(crate) use program::{Call, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Tables, Words};
 pub(crate) use workers::Workers;
 

@@ -8,12 +8,15 @@
 //! multiply with the same matrix, each of its panels is read once for both. Nothing is allocated in a run: sizes are those
 //! of the shape at hand, places those of the largest shape that the program was made for.
 
+mod profile;
 mod record;
 mod run;
 mod schedule;
 
 use std::ops::Range;
 
+pub use profile::OperationTime;
+use profile::Profile;
 pub(crate) use record::Linear;
 pub(crate) use record::Recorder;
 pub(crate) use run::{Call, Tables, Words};
@@ -242,6 +245,7 @@ pub(crate) struct Program {
     threads: usize,
     /// Tasks of each phase in the present run.
     tasks: Vec<usize>,
+    profile: Option<Profile>,
 }
 
 /// The buffers that a caller fills.

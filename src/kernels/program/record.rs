@@ -92,7 +92,7 @@ impl<'w> Recorder<'w> {
     /// (a + b) / 2.
     pub fn mean(&mut self, a: Stream, b: Stream) -> Stream {
         let to = self.numbers(a.rows, a.width);
-        self.push("mean", Op::Mean { a, b, to });
+        self.push("v.feat_embd", Op::Mean { a, b, to });
         to
     }
 
@@ -103,8 +103,11 @@ impl<'w> Recorder<'w> {
         let layout = Layout { element, inputs: stored.columns, outputs: stored.rows };
         let outputs = product.outputs.unwrap_or(0..stored.rows);
         let tile_rows = self.kernels.tiles(element).max_rows();
-        let prepared =
-            self.prepare(x, PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows });
+        let prepared = self.prepare(
+            product.matrix,
+            x,
+            PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows },
+        );
         let matrix = self.matrix(product.matrix, element);
         let bias = self.constant(product.bias);
         let to = self.numbers(x.rows, outputs.len());
@@ -146,13 +149,13 @@ impl<'w> Recorder<'w> {
         stream.buffer
     }
 
-    fn prepare(&mut self, from: Stream, layout: PreparedLayout) -> usize {
+    fn prepare(&mut self, reader: &str, from: Stream, layout: PreparedLayout) -> usize {
         if let Some(known) = self.prepared.get(&(from, layout)) {
             return *known;
         }
         let to = self.buffer(Content::Prepared { rows: from.rows, layout });
         self.prepared.insert((from, layout), to);
-        self.push("prepare", Op::Prepare { from, to });
+        self.push(reader, Op::Prepare { from, to });
         to
     }
 
@@ -233,6 +236,7 @@ impl<'w> Recorder<'w> {
             scratch: (end, scratch),
             threads: workers.threads(),
             tasks: Vec::with_capacity(phases),
+            profile: None,
         })
     }
 

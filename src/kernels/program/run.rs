@@ -1,7 +1,10 @@
 //! Runs a program: shares the tasks of each phase out to the workers.
 
+use std::time::Instant;
+
 use super::{
-    Attention, Buffer, Content, Form, Op, PreparedLayout, Product, Program, Sizes, Stage, StageName, Stream,
+    Attention, Buffer, Content, Form, Item, Op, PreparedLayout, Product, Program, Sizes, Stage, StageName,
+    Stream,
 };
 use crate::ggml::{self, AlignedBuffer, Stored};
 use crate::kernels::generic::product::{BlockScaling, Quantized};
@@ -103,17 +106,22 @@ impl Phases for Shared<'_> {
 
     fn run(&self, phase: usize, task: usize, worker: usize) {
         let (item, local) = self.run.find(phase, task);
+        let started = self.run.program.profile.as_ref().map(|profile| (profile, Instant::now()));
         match &self.run.stage.nodes[item[0]].op {
             Op::Product(_) => self.products(phase, task, item, local, worker),
             Op::Attention(attention) => self.run.attention(attention, local, worker),
             op => self.run.rows(op, local),
+        }
+        if let Some((profile, started)) = started {
+            let time = started.elapsed();
+            profile.add(self.run.call.stage as usize, item, time, self.run.multiplications(item, local));
         }
     }
 }
 
 impl Shared<'_> {
     /// One panel of a matrix, for every product that reads it.
-    fn products(&self, phase: usize, task: usize, item: &[usize], local: usize, worker: usize) {
+    fn products(&self, phase: usize, task: usize, item: &Item, local: usize, worker: usize) {
         let run = &self.run;
         let products = || item.iter().filter_map(|node| run.product(*node));
         let matrix = &run.program.matrices[products().next().expect("an item of products").matrix];
@@ -181,7 +189,7 @@ impl<'r> Run<'r> {
     }
 
     /// The item that a task of a phase belongs to, and its number there.
-    fn find(&self, phase: usize, mut task: usize) -> (&'r [usize], usize) {
+    fn find(&self, phase: usize, mut task: usize) -> (&'r Item, usize) {
         let items = &self.stage.phases[phase];
         for item in &items[..items.len() - 1] {
             let tasks = self.tasks_of(item);
@@ -193,7 +201,7 @@ impl<'r> Run<'r> {
         (&items[items.len() - 1], task)
     }
 
-    fn tasks_of(&self, item: &[usize]) -> usize {
+    fn tasks_of(&self, item: &Item) -> usize {
         let sizes = self.call.sizes;
         let op = &self.stage.nodes[item[0]].op;
         match op {
@@ -204,6 +212,17 @@ impl<'r> Run<'r> {
             Op::Attention(attention) => sizes.batch * attention.heads,
             op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
         }
+    }
+
+    /// Multiplications of a task of products.
+    fn multiplications(&self, item: &Item, local: usize) -> u64 {
+        let products = || item.iter().filter_map(|node| self.product(*node));
+        let panel = first_panel(products()) + local;
+        let of = |product: &Product| {
+            let inputs = self.program.matrices[product.matrix].layout.inputs;
+            product.rows.count(self.call.sizes) * columns_within(panel, &product.outputs).len() * inputs
+        };
+        products().map(of).sum::<usize>() as u64
     }
 
     /// The panel that a task multiplies with, if it does.

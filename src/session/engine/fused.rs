@@ -3,7 +3,9 @@
 use super::{Masks, Results, copy_rows, masked_score};
 use crate::Error;
 use crate::ggml::AlignedBuffer;
-use crate::kernels::{Call, InstructionSet, Kernels, Sizes, StageName, Tables, Words, Workers};
+use crate::kernels::{
+    Call, InstructionSet, Kernels, OperationTime, Sizes, StageName, Tables, Words, Workers,
+};
 use crate::model::{FusedModel, Model, Shape};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::{SCRATCH, SessionOptions};
@@ -27,7 +29,10 @@ impl FusedEngine {
             images,
         };
         let mut workers = Workers::new(options.threads, options.affinity.as_deref())?;
-        let fused = FusedModel::new(model, kernels, largest, &options.outputs, &mut workers)?;
+        let mut fused = FusedModel::new(model, kernels, largest, &options.outputs, &mut workers)?;
+        if options.profile {
+            fused.program.start_profile();
+        }
         let bytes = fused.program.memory_bytes();
         if bytes > crate::session::MAX_BYTES {
             return Err(Error::OutOfMemory { what: SCRATCH, bytes });
@@ -37,6 +42,10 @@ impl FusedEngine {
 
     pub fn instruction_set(&self) -> InstructionSet {
         self.fused.program.kernels().set()
+    }
+
+    pub fn profile(&self) -> Vec<OperationTime> {
+        self.fused.program.profile()
     }
 
     pub fn scratch_bytes(&self) -> usize {

@@ -7,7 +7,7 @@ use super::SessionOptions;
 use super::inputs::{ImageInput, QuestionInput};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
-use crate::kernels::{InstructionSet, Kernels};
+use crate::kernels::{InstructionSet, Kernels, OperationTime};
 use crate::model::{Model, Output, Shape};
 
 use fused::FusedEngine;
@@ -116,6 +116,14 @@ impl Engine {
         match self {
             Engine::Stock(_) => Lowering::Ggml,
             Engine::Fused(engine) => Lowering::Kernels(engine.instruction_set()),
+        }
+    }
+
+    /// What each operation has cost.
+    pub fn profile(&self) -> Vec<OperationTime> {
+        match self {
+            Engine::Stock(_) => Vec::new(),
+            Engine::Fused(engine) => engine.profile(),
         }
     }
 
