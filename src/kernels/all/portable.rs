@@ -25,11 +25,11 @@ impl Vector for Portable {
     cpu_functions! {
         fn splat(value: f32) -> [f32; LANES] { [value; LANES] }
         fn load(from: *const f32) -> [f32; LANES] { from.cast::<[f32; LANES]>().read_unaligned() }
-        fn load_first(from: *const f32, count: usize) -> [f32; LANES] {
+        fn load_part(from: *const f32, count: usize) -> [f32; LANES] {
             std::array::from_fn(|lane| if lane < count { from.add(lane).read_unaligned() } else { 0.0 })
         }
         fn store(to: *mut f32, x: [f32; LANES]) { to.cast::<[f32; LANES]>().write_unaligned(x) }
-        fn store_first(to: *mut f32, x: [f32; LANES], count: usize) {
+        fn store_part(to: *mut f32, x: [f32; LANES], count: usize) {
             for (lane, value) in x.into_iter().enumerate().take(count) {
                 to.add(lane).write_unaligned(value);
             }

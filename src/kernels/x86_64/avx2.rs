@@ -26,9 +26,9 @@ impl Vector for Avx2 {
     cpu_functions! {
         fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
         fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
-        fn load_first(from: *const f32, count: usize) -> __m256 { _mm256_maskload_ps(from, first(count)) }
+        fn load_part(from: *const f32, count: usize) -> __m256 { _mm256_maskload_ps(from, first(count)) }
         fn store(to: *mut f32, x: __m256) { _mm256_storeu_ps(to, x) }
-        fn store_first(to: *mut f32, x: __m256, count: usize) { _mm256_maskstore_ps(to, first(count), x) }
+        fn store_part(to: *mut f32, x: __m256, count: usize) { _mm256_maskstore_ps(to, first(count), x) }
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }

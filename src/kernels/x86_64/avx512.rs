@@ -22,9 +22,9 @@ impl Vector for Avx512 {
     cpu_functions! {
         fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
         fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
-        fn load_first(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
+        fn load_part(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
         fn store(to: *mut f32, x: __m512) { _mm512_storeu_ps(to, x) }
-        fn store_first(to: *mut f32, x: __m512, count: usize) { _mm512_mask_storeu_ps(to, first(count), x) }
+        fn store_part(to: *mut f32, x: __m512, count: usize) { _mm512_mask_storeu_ps(to, first(count), x) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
@@ -42,6 +42,9 @@ impl Vector for Avx512 {
         fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn mul_int(a: __m512i, b: i32) -> __m512i { _mm512_mullo_epi32(a, _mm512_set1_epi32(b)) }
         fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
+        fn sum(x: __m512) -> f32 { _mm512_reduce_add_ps(x) }
+        fn largest(x: __m512) -> f32 { _mm512_reduce_max_ps(x) }
+        fn smallest(x: __m512) -> f32 { _mm512_reduce_min_ps(x) }
     }
 }
 
