@@ -161,7 +161,11 @@ pub(in crate::kernels) trait Scaling<V: Vector> {
 /// those rows and the columns to keep. Sums and whatever there is per column of the panel may be read for
 /// `LANES` columns from any of the panel on.
 #[inline(always)]
-pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(sums: *const u32, scaling: &S, finish: &Finish) {
+pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(
+    sums: *const u32,
+    scaling: &S,
+    finish: &Finish,
+) {
     let mut column = finish.first;
     while column < finish.end {
         let count = V::LANES.min(finish.end - column);
