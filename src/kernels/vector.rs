@@ -40,6 +40,8 @@ pub(super) trait Vector: Copy + 'static {
     /// The nearest integer, even ones at a tie.
     unsafe fn to_int(x: Self::F) -> Self::I;
     unsafe fn to_float(x: Self::I) -> Self::F;
+    /// Turns the rows of a square block, the first `LANES` of the array, into its columns.
+    unsafe fn transpose(rows: [Self::F; MAX_LANES]) -> [Self::F; MAX_LANES];
     unsafe fn load_int(from: *const i32) -> Self::I;
     unsafe fn sub_int(a: Self::I, b: Self::I) -> Self::I;
     /// The lower 32 bits of the products.

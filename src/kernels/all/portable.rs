@@ -48,6 +48,13 @@ impl Vector for Portable {
         fn pow2(n: [f32; LANES]) -> [f32; LANES] { map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23)) }
         fn to_int(x: [f32; LANES]) -> [i32; LANES] { map(x, |x| x.round_ties_even() as i32) }
         fn to_float(x: [i32; LANES]) -> [f32; LANES] { map(x, |x| x as f32) }
+        fn transpose(rows: [[f32; LANES]; 16]) -> [[f32; LANES]; 16] {
+            let mut columns = rows;
+            for column in 0..LANES {
+                columns[column] = std::array::from_fn(|row| rows[row][column]);
+            }
+            columns
+        }
         fn load_int(from: *const i32) -> [i32; LANES] { from.cast::<[i32; LANES]>().read_unaligned() }
         fn sub_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, |a, b| a.wrapping_sub(b)) }
         fn mul_int(a: [i32; LANES], b: i32) -> [i32; LANES] { map(a, |a| a.wrapping_mul(b)) }
