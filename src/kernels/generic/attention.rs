@@ -12,9 +12,9 @@ use crate::kernels::vector::{MAX_LANES, Vector};
 /// the 20 tokens and 36 regions of the usual question make whole blocks.
 const ROWS: usize = 10;
 
-/// Numbers of scratch that a head takes: transposed keys, and the scores of all queries.
+/// Numbers of scratch that a head takes: transposed keys, the scores of all queries, and a factor for each.
 pub fn scratch_len(queries: usize, keys: usize, size: usize) -> usize {
-    keys.next_multiple_of(crate::kernels::vector::MAX_LANES) * (size + queries)
+    keys.next_multiple_of(MAX_LANES) * (size + queries) + queries
 }
 
 /// Computes one head.
@@ -30,22 +30,29 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
     unsafe {
         let transposed = scratch;
         let scores = scratch.add(head.size * padded);
+        let factors = scores.add(head.queries * padded);
         transpose_keys::<V>(head, transposed, padded);
+        for query in 0..head.queries {
+            factors.add(query).write(head.scale);
+        }
         product::<V>(
-            Factor { rows: head.q, row_stride: head.q_stride, count: head.queries, len: head.size },
+            Factor { rows: head.q, row_stride: head.q_stride, count: head.queries, len: head.size, factors },
             (transposed, padded),
             padded,
             (scores, padded),
         );
+        // The weights of a row add up to 1 only after the second product, which has a number per query to scale.
         for query in 0..head.queries {
             let row = scores.add(query * padded);
-            soft_max::<V>(row, head.keys, head.scale, head.mask);
+            let total = exponentials::<V>(row, head.keys, head.mask);
+            factors.add(query).write(1.0 / total);
             if !head.probabilities.is_null() {
-                std::ptr::copy_nonoverlapping(row, head.probabilities.add(query * head.keys), head.keys);
+                let to = head.probabilities.add(query * head.keys);
+                (0..head.keys).for_each(|key| to.add(key).write(row.add(key).read() / total));
             }
         }
         product::<V>(
-            Factor { rows: scores, row_stride: padded, count: head.queries, len: head.keys },
+            Factor { rows: scores, row_stride: padded, count: head.queries, len: head.keys, factors },
             (head.v, head.v_stride),
             head.size,
             (head.to, head.stride),
@@ -78,16 +85,17 @@ unsafe fn transpose_keys<V: Vector>(head: &Head, to: *mut f32, padded: usize) {
     }
 }
 
-/// The left side of a small product: `count` rows of `len` numbers.
+/// The left side of a small product: `count` rows of `len` numbers, and what the results of each row are multiplied with.
 #[derive(Clone, Copy)]
 struct Factor {
     rows: *const f32,
     row_stride: usize,
     count: usize,
     len: usize,
+    factors: *const f32,
 }
 
-/// to = a · b over `columns` columns. Matrices are pointers to rows, with the numbers from one row to the next.
+/// to = factor · a · b over `columns` columns. Matrices are pointers to rows, with the numbers from one row to the next.
 #[inline(always)]
 unsafe fn product<V: Vector>(a: Factor, b: (*const f32, usize), columns: usize, to: (*mut f32, usize)) {
     // Blocks of about the same size. The last one begins early enough to be whole: what it computes again comes out the same.
@@ -134,35 +142,36 @@ unsafe fn rows_product<V: Vector, const COUNT: usize>(
                 }
             }
             for row in 0..COUNT {
-                V::store_first(to.0.add((first + row) * to.1 + column), sums[row], count);
+                let scaled = V::mul(sums[row], V::splat(a.factors.add(first + row).read()));
+                V::store_first(to.0.add((first + row) * to.1 + column), scaled, count);
             }
         }
         column += V::LANES;
     }
 }
 
-/// Turns scores into weights that add up to 1: exp(scale · score + mask), divided by its sum.
+/// Turns scores into e^(score + mask − largest), and returns their sum: a soft max but for the division.
 ///
 /// # Safety
 /// `row` has room for whole registers; `mask` is null or `keys` numbers.
 #[inline(always)]
-unsafe fn soft_max<V: Vector>(row: *mut f32, keys: usize, scale: f32, mask: *const f32) {
+unsafe fn exponentials<V: Vector>(row: *mut f32, keys: usize, mask: *const f32) -> f32 {
     let padded = keys.next_multiple_of(V::LANES);
     // SAFETY: as the caller vouches: every access is to a register within `padded`, or to `count` keys of the mask.
     unsafe {
+        if !mask.is_null() {
+            for at in (0..padded).step_by(V::LANES) {
+                let masks = V::load_first(mask.add(at), V::LANES.min(keys - at));
+                V::store(row.add(at), V::add(V::load(row.add(at)), masks));
+            }
+        }
+        // What lies beyond the last key must weigh nothing, even where every key is masked.
+        for key in keys..padded {
+            row.add(key).write(f32::NEG_INFINITY);
+        }
         let mut largest = V::splat(f32::MIN);
         for at in (0..padded).step_by(V::LANES) {
-            let mut score = V::mul(V::load(row.add(at)), V::splat(scale));
-            if !mask.is_null() {
-                score = V::add(score, V::load_first(mask.add(at), V::LANES.min(keys - at)));
-            }
-            V::store(row.add(at), score);
-            // What lies beyond the last key must weigh nothing, even where every key is masked.
-            if at + V::LANES > keys {
-                (keys..padded).for_each(|key| row.add(key).write(f32::NEG_INFINITY));
-                score = V::load(row.add(at));
-            }
-            largest = V::max(largest, score);
+            largest = V::max(largest, V::load(row.add(at)));
         }
         let peak = V::splat(V::largest(largest));
         let mut total = V::splat(0.0);
@@ -171,9 +180,6 @@ unsafe fn soft_max<V: Vector>(row: *mut f32, keys: usize, scale: f32, mask: *con
             V::store(row.add(at), weight);
             total = V::add(total, weight);
         }
-        let inverse = V::splat(1.0 / V::sum(total));
-        for at in (0..padded).step_by(V::LANES) {
-            V::store(row.add(at), V::mul(V::load(row.add(at)), inverse));
-        }
+        V::sum(total)
     }
 }
