@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::{RawTensors, convert};
+use common::{RawTensors, convert, missing_set};
 use lxmert::gguf::{Metadata, TensorType, Writer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -295,6 +295,38 @@ fn run_names_the_tensor_at_fault() {
     expect(refused(|_| (), &["--output", "prediction_logits"]), &["prediction_logits"]);
     expect(refused(|_| (), &["--output", "language_attentions.2"]), &["language_attentions.2"]);
     expect(refused(|_| (), &["--threads", "100000"]), &["threads", "256"]);
+}
+
+#[test]
+fn programs_tell_of_kernels_and_cpus_that_do_not_exist() {
+    let vqa = |arguments: &[&str]| complaint(&vqa().args(arguments).output().unwrap());
+    let run = |arguments: &[&str]| refused(|_| (), arguments);
+    for program in [&vqa as &dyn Fn(&[&str]) -> String, &run] {
+        let text = program(&["--lowering", "sse9"]);
+        let parts = ["lowering", "fastest, ggml, portable", "found \"sse9\""];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        if let Some(set) = missing_set() {
+            let text = program(&["--lowering", set.name()]);
+            let parts = ["lowering", "that this CPU has", "portable", set.name()];
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        let text = program(&["--lowering", "portable", "--cpus", "0,100000"]);
+        assert!(text.contains("affinity") && text.contains("100000"), "{text}");
+        let text = program(&["--lowering", "ggml", "--cpus", "0"]);
+        assert!(text.contains("affinity") && text.contains("ggml"), "{text}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn worker_threads_can_be_bound() {
+    // The first CPU that this process may use, which need not be 0.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let cpu = list.trim().split(['-', ',']).next().unwrap();
+    let arguments = ["--json", "-q", "what color is the shape?", "--lowering", "portable", "--threads", "2"];
+    let output = vqa().args(arguments).args(["--cpus", cpu]).output().unwrap();
+    assert_eq!(best_answers(&stdout(&output)), ["teal"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Tensors, convert, lxmert_run, read_tensors};
+use common::{Tensors, convert, lowerings, lxmert_run, read_tensors};
 use lxmert::gguf::TensorType;
 use lxmert::vision::{FrontEnd, Regions, load_image};
 use lxmert::{Model, Output, Session, SessionOptions};
@@ -79,19 +79,25 @@ fn a_padded_batch_comes_out_as_in_pytorch() {
     let mut raw = common::RawTensors::read(&recorded);
     raw.retain(|name| ["input_ids", "attention_mask", "visual_feats", "visual_pos"].contains(&name));
     raw.write(&inputs);
-    lxmert_run(&model, &inputs, &outputs, &["--output-hidden-states", "--output-attentions"]);
-    let (found, mut expected) = (read_tensors(&outputs), read_tensors(&recorded));
+    let mut expected = read_tensors(&recorded);
     let logits = expected.remove("logits").unwrap();
     expected.insert("question_answering_score".to_owned(), logits);
-    for (name, (shape, values)) in &found {
-        let (expected_shape, expected) = &expected[name];
-        assert_eq!(shape, expected_shape, "{name}");
-        let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-        for (found, expected) in values.iter().zip(expected) {
-            assert!((found - expected).abs() <= 1e-4 * largest, "{name}: {found} {expected}");
+    for lowering in lowerings() {
+        let lowering = lowering.to_string();
+        let arguments = ["--lowering", &lowering, "--output-hidden-states", "--output-attentions"];
+        lxmert_run(&model, &inputs, &outputs, &arguments);
+        let found = read_tensors(&outputs);
+        for (name, (shape, values)) in &found {
+            let (expected_shape, expected) = &expected[name];
+            assert_eq!(shape, expected_shape, "{name}");
+            let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+            for (found, expected) in values.iter().zip(expected) {
+                let close = (found - expected).abs() <= 1e-4 * largest;
+                assert!(close, "{lowering} {name}: {found} {expected}");
+            }
         }
+        assert_eq!(found.len(), 4 + 5 + 4 + 3 + 2 + 2);
     }
-    assert_eq!(found.len(), 4 + 5 + 4 + 3 + 2 + 2);
 }
 
 /// The whole test split: how many of the 9673 questions are answered right, and PyTorch's logits beside ours.

@@ -1,11 +1,12 @@
-//! Every golden case, through the converter and `lxmert-run`, against PyTorch.
+//! Every golden case, through the converter and `lxmert-run`, against PyTorch, in every way to compute that this CPU has.
 
 mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Tensors, lxmert_run, read_tensors};
+use common::{Tensors, lowerings, lxmert_run, read_tensors};
+use lxmert::Lowering;
 use lxmert::gguf::TensorType;
 use tempfile::TempDir;
 
@@ -24,19 +25,40 @@ fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn converted(name: &str, tensor_type: TensorType, directory: &TempDir) -> PathBuf {
-    let model = directory.path().join(format!("{name}-{tensor_type}.gguf"));
-    common::convert(&case(name), tensor_type, &model);
-    model
+/// A case's model in some type, converted once for all runs.
+struct Converted {
+    name: &'static str,
+    directory: TempDir,
 }
 
-/// Runs a case and returns what was computed beside what PyTorch computed.
-fn run(name: &str, tensor_type: TensorType, arguments: &[&str]) -> (Tensors, Tensors) {
-    let directory = TempDir::new().unwrap();
-    let model = converted(name, tensor_type, &directory);
-    let outputs = directory.path().join("outputs.safetensors");
-    lxmert_run(&model, &case(name).join("inputs.safetensors"), &outputs, arguments);
-    (read_tensors(&outputs), read_tensors(&case(name).join("outputs.safetensors")))
+impl Converted {
+    fn new(name: &'static str, tensor_type: TensorType) -> Self {
+        let converted = Converted { name, directory: TempDir::new().unwrap() };
+        common::convert(&case(name), tensor_type, &converted.model());
+        converted
+    }
+
+    fn model(&self) -> PathBuf {
+        self.directory.path().join("model.gguf")
+    }
+
+    /// What is computed.
+    fn run(&self, lowering: Lowering, arguments: &[&str]) -> Tensors {
+        self.run_on(&case(self.name).join("inputs.safetensors"), lowering, arguments)
+    }
+
+    fn run_on(&self, inputs: &Path, lowering: Lowering, arguments: &[&str]) -> Tensors {
+        let outputs = self.directory.path().join("outputs.safetensors");
+        let lowering = lowering.to_string();
+        let arguments = [&["--lowering", &lowering], arguments].concat();
+        lxmert_run(&self.model(), inputs, &outputs, &arguments);
+        read_tensors(&outputs)
+    }
+
+    /// What PyTorch computed.
+    fn expected(&self) -> Tensors {
+        read_tensors(&case(self.name).join("outputs.safetensors"))
+    }
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -56,16 +78,20 @@ fn relative_l2(found: &[f32], expected: &[f32]) -> f32 {
 #[test]
 fn f32_equals_pytorch_in_every_output_of_every_case() {
     for name in CASES {
-        let (found, expected) =
-            run(name, TensorType::F32, &["--output-hidden-states", "--output-attentions"]);
-        let names = |tensors: &Tensors| tensors.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&found), names(&expected), "{name}");
-        for (output, (shape, expected)) in &expected {
-            let (found_shape, found) = &found[output];
-            assert_eq!(found_shape, shape, "{name} {output}");
-            let difference = largest_difference(found, expected);
-            let relative = difference / largest(expected);
-            assert!(difference <= 1e-4 && relative <= 1e-4, "{name} {output}: {difference} {relative}");
+        let converted = Converted::new(name, TensorType::F32);
+        let expected = converted.expected();
+        for lowering in lowerings() {
+            let found = converted.run(lowering, &["--output-hidden-states", "--output-attentions"]);
+            let names = |tensors: &Tensors| tensors.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&found), names(&expected), "{lowering} {name}");
+            for (output, (shape, expected)) in &expected {
+                let (found_shape, found) = &found[output];
+                assert_eq!(found_shape, shape, "{lowering} {name} {output}");
+                let difference = largest_difference(found, expected);
+                let relative = difference / largest(expected);
+                let close = difference <= 1e-4 && relative <= 1e-4;
+                assert!(close, "{lowering} {name} {output}: {difference} {relative}");
+            }
         }
     }
 }
@@ -74,10 +100,14 @@ fn f32_equals_pytorch_in_every_output_of_every_case() {
 fn q8_0_keeps_the_logits_of_the_64_wide_cases() {
     let logits = ["question_answering_score", "prediction_logits", "cross_relationship_score"];
     for name in ["qa-small", "qa-masked-batch", "qa-silu", "qa-gelu-new", "pretraining-small"] {
-        let (found, expected) = run(name, TensorType::Q8_0, &[]);
-        for output in logits.iter().filter(|output| expected.contains_key(**output)) {
-            let error = relative_l2(&found[*output].1, &expected[*output].1);
-            assert!(error <= 0.02, "{name} {output}: {error}");
+        let converted = Converted::new(name, TensorType::Q8_0);
+        let expected = converted.expected();
+        for lowering in lowerings() {
+            let found = converted.run(lowering, &[]);
+            for output in logits.iter().filter(|output| expected.contains_key(**output)) {
+                let error = relative_l2(&found[*output].1, &expected[*output].1);
+                assert!(error <= 0.02, "{lowering} {name} {output}: {error}");
+            }
         }
     }
 }
@@ -96,11 +126,15 @@ fn every_type_runs() {
         (TensorType::Q5K, 0.005),
         (TensorType::Q4K, 0.005),
     ];
+    let output = "question_answering_score";
     for (tensor_type, bound) in bounds {
-        let (found, expected) = run("qa-masked-batch", tensor_type, &[]);
-        let output = "question_answering_score";
-        let error = relative_l2(&found[output].1, &expected[output].1);
-        assert!(error <= bound, "{tensor_type}: {error}");
+        let converted = Converted::new("qa-masked-batch", tensor_type);
+        let expected = converted.expected();
+        for lowering in lowerings() {
+            let found = converted.run(lowering, &[]);
+            let error = relative_l2(&found[output].1, &expected[output].1);
+            assert!(error <= bound, "{lowering} {tensor_type}: {error}");
+        }
     }
 }
 
@@ -108,33 +142,35 @@ fn every_type_runs() {
 #[test]
 fn one_output_alone_equals_the_same_among_all() {
     for name in ["qa-masked-batch", "qa-small", "pretraining-small"] {
-        let (all, _) = run(name, TensorType::F32, &["--output-hidden-states"]);
-        for output in ["question_answering_score", "pooled_output"] {
-            let (alone, _) = run(name, TensorType::F32, &["--output", output]);
-            assert_eq!(alone.len(), 1);
-            let difference = largest_difference(&alone[output].1, &all[output].1);
-            assert!(difference <= 1e-5, "{name} {output}: {difference}");
+        let converted = Converted::new(name, TensorType::F32);
+        for lowering in lowerings() {
+            let all = converted.run(lowering, &["--output-hidden-states"]);
+            for output in ["question_answering_score", "pooled_output"] {
+                let alone = converted.run(lowering, &["--output", output]);
+                assert_eq!(alone.len(), 1);
+                let difference = largest_difference(&alone[output].1, &all[output].1);
+                assert!(difference <= 1e-5, "{lowering} {name} {output}: {difference}");
+            }
         }
     }
 }
 
 #[test]
-fn any_number_of_threads_gives_the_same_bytes() {
-    for tensor_type in [TensorType::F32, TensorType::Q8_0] {
-        let runs = ["1", "2", "4"].map(|threads| {
-            run("qa-masked-batch", tensor_type, &["--threads", threads, "--output-hidden-states"]).0
-        });
-        assert!(runs[0] == runs[1] && runs[1] == runs[2], "{tensor_type}");
+fn threads_on_the_command_line_change_no_byte() {
+    let converted = Converted::new("qa-masked-batch", TensorType::F32);
+    for lowering in lowerings() {
+        let runs = ["1", "2", "4"]
+            .map(|threads| converted.run(lowering, &["--threads", threads, "--output-hidden-states"]));
+        assert!(runs[0] == runs[1] && runs[1] == runs[2], "{lowering}");
     }
 }
 
 #[test]
 fn lists_can_be_asked_for_whole_or_one_by_one() {
-    let (found, expected) = run(
-        "model-relu",
-        TensorType::F32,
-        &["--output", "vision_attentions", "--output", "language_hidden_states.2"],
-    );
+    let converted = Converted::new("model-relu", TensorType::F32);
+    let arguments = ["--output", "vision_attentions", "--output", "language_hidden_states.2"];
+    let found = converted.run(Lowering::Fastest, &arguments);
+    let expected = converted.expected();
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -148,18 +184,18 @@ fn lists_can_be_asked_for_whole_or_one_by_one() {
 /// A whole row of masked keys becomes uniform, as in transformers since 4.57.
 #[test]
 fn a_question_without_any_kept_token_attends_evenly() {
-    let directory = TempDir::new().unwrap();
-    let model = converted("qa-masked-batch", TensorType::F32, &directory);
-    let inputs = directory.path().join("inputs.safetensors");
+    let converted = Converted::new("qa-masked-batch", TensorType::F32);
+    let inputs = converted.directory.path().join("inputs.safetensors");
     let mut tensors = common::RawTensors::read(&case("qa-masked-batch").join("inputs.safetensors"));
     let mask = tensors.get_mut("attention_mask");
     mask.fill(0);
     tensors.write(&inputs);
-    let outputs = directory.path().join("outputs.safetensors");
-    lxmert_run(&model, &inputs, &outputs, &["--output", "language_attentions.0"]);
-    let found = &read_tensors(&outputs)["language_attentions.0"];
-    let even = 1.0 / found.0[3] as f32;
-    assert!(found.1.iter().all(|weight| (weight - even).abs() < 1e-6));
+    for lowering in lowerings() {
+        let outputs = converted.run_on(&inputs, lowering, &["--output", "language_attentions.0"]);
+        let (shape, weights) = &outputs["language_attentions.0"];
+        let even = 1.0 / shape[3] as f32;
+        assert!(weights.iter().all(|weight| (weight - even).abs() < 1e-6), "{lowering}");
+    }
 }
 
 #[test]

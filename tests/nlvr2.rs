@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{RawTensors, lxmert_run, read_tensors, try_lxmert_run};
+use common::{RawTensors, lowerings, lxmert_run, read_tensors, try_lxmert_run};
 use lxmert::gguf::TensorType;
 use lxmert::vision::Regions;
 use lxmert::{Error, Inputs, Model, Output, Session, SessionOptions, Text};
@@ -27,15 +27,20 @@ fn equals_pytorch() {
     let outputs = directory.path().join("outputs.safetensors");
     for (tensor_type, bound) in [(TensorType::F32, 1e-4), (TensorType::Q8_0, 0.1)] {
         let model = converted(&directory, tensor_type);
-        lxmert_run(&model, &case().join("inputs.safetensors"), &outputs, &[]);
-        let (found, expected) = (read_tensors(&outputs), read_tensors(&case().join("outputs.safetensors")));
-        assert_eq!(found["question_answering_score"].0, [3, 2]);
-        for (name, (shape, expected)) in &expected {
-            let (found_shape, found) = &found[name];
-            assert_eq!(found_shape, shape, "{name}");
-            let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-            let largest = differences.fold(0.0, f32::max);
-            assert!(largest <= bound, "{tensor_type} {name}: {largest}");
+        for lowering in lowerings() {
+            let lowering = lowering.to_string();
+            let inputs = case().join("inputs.safetensors");
+            lxmert_run(&model, &inputs, &outputs, &["--lowering", &lowering]);
+            let (found, expected) =
+                (read_tensors(&outputs), read_tensors(&case().join("outputs.safetensors")));
+            assert_eq!(found["question_answering_score"].0, [3, 2]);
+            for (name, (shape, expected)) in &expected {
+                let (found_shape, found) = &found[name];
+                assert_eq!(found_shape, shape, "{name}");
+                let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+                let largest = differences.fold(0.0, f32::max);
+                assert!(largest <= bound, "{lowering} {tensor_type} {name}: {largest}");
+            }
         }
     }
 }

@@ -54,7 +54,12 @@ fn failed(why: impl std::fmt::Display) -> Box<dyn Error> {
 fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("--first-answer").arg("--model").arg(model);
+    command.arg("--lowering").arg(case.lowering.to_string());
     command.arg("--threads").arg(case.threads.to_string());
+    if let Some(cpus) = &case.cpus {
+        let numbers: Vec<String> = cpus.iter().map(usize::to_string).collect();
+        command.arg("--cpus").arg(numbers.join(","));
+    }
     match &case.input {
         Input::File(path) => {
             command.arg("--inputs").arg(path);

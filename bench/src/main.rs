@@ -3,6 +3,7 @@
 mod cold_start;
 mod measure;
 mod memory;
+mod profile;
 mod progress;
 mod report;
 mod source;
@@ -21,12 +22,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use lxmert::vision::FrontEnd;
-use lxmert::{Model, SessionOptions};
+use lxmert::{Lowering, Model, SessionOptions};
 use lxmert_converter::{FileType, Synthetic};
 
 use measure::{Case, Repeats};
 use report::{Printer, Report};
 use source::Source;
+use support::Cpus;
 use work::{Input, Sizes};
 
 /// Measure how long a model takes to answer, and how much memory.
@@ -34,7 +36,8 @@ use work::{Input, Sizes};
 /// "First question" encodes the image and answers, "next question" answers another one about the same image, and "batch" is one
 /// run of several pairs of image and question. "Cold start" is the time from the start of a process to its first answer, with
 /// the model's file in the page cache; "peak memory" is what that process had in memory at most, the touched part of
-/// the mapped file included. Questions are token ids already. Percentiles are nearest ranks.
+/// the mapped file included. Questions are token ids already. Percentiles are nearest ranks. A profile is taken in runs of its
+/// own, after those that are timed.
 #[derive(Parser)]
 #[command(version = support::version(), arg_required_else_help = true)]
 struct Arguments {
@@ -62,6 +65,11 @@ struct Arguments {
     /// Threads to compute with; several numbers are measured in turn [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     threads: Vec<NonZeroUsize>,
+    /// Which kernels compute, as lxmert-run has them; several names are measured in turn.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "fastest")]
+    lowering: Vec<String>,
+    #[command(flatten)]
+    cpus: Cpus,
     /// Runs that are timed.
     #[arg(long, value_name = "N", default_value = "50")]
     runs: NonZeroUsize,
@@ -71,7 +79,11 @@ struct Arguments {
     /// Fresh processes to time; 0 leaves cold start and peak memory out.
     #[arg(long, value_name = "N", default_value_t = 5)]
     cold_starts: usize,
-    /// Print one JSON object a line for each number of threads and pairs.
+    /// Tell what the operations of a run cost: summed up by the tensors they belong to, or one by one with --json. Measured in as
+    /// many runs again, which are not timed.
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON object a line for each lowering, number of threads, and pairs.
     #[arg(long)]
     json: bool,
     /// Answer once and say so: what a cold start starts.
@@ -84,26 +96,29 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    // A name that is of no use is told before a model is made.
+    let lowerings = arguments.lowering.iter().map(|name| name.parse::<Lowering>()?.resolve());
+    let lowerings: Vec<Lowering> = lowerings.collect::<Result<_, _>>()?;
     let source = Source::of(arguments)?;
     let model = Model::open(source.path())?;
-    let cases = cases(arguments, &model);
+    let cases = cases(arguments, &lowerings, &model);
     if arguments.first_answer {
         return cases.iter().try_for_each(|case| cold_start::answer(&model, case));
     }
-    let Arguments { runs, warmup, cold_starts, .. } = *arguments;
-    let repeats = Repeats { runs: runs.get(), warmup, cold_starts };
-    let mut printer = Printer::new(arguments.json);
+    let Arguments { runs, warmup, cold_starts, profile, .. } = *arguments;
+    let repeats = Repeats { runs: runs.get(), warmup, cold_starts, profile };
+    let mut printer = Printer::new(arguments.json, profile);
     for case in &cases {
         let results = measure::measure(&model, source.path(), case, repeats)?;
-        printer.print(&Report::new(&model, &source, case, repeats, results))?;
+        printer.print(Report::new(&model, &source, case, repeats, results))?;
     }
-    Ok(())
+    printer.finish()
 }
 
-/// All that is to be measured: every batch on every number of threads.
-fn cases(arguments: &Arguments, model: &Model) -> Vec<Case> {
+/// All that is to be measured: with every lowering, on every number of threads, every batch.
+fn cases(arguments: &Arguments, lowerings: &[Lowering], model: &Model) -> Vec<Case> {
     let config = model.config();
-    let threads = numbers(&arguments.threads, SessionOptions::new(model).threads);
+    let threads: Vec<usize> = numbers(&arguments.threads, SessionOptions::new(model).threads).collect();
     let inputs: Vec<Input> = match &arguments.inputs {
         Some(path) => vec![Input::File(path.clone())],
         None => {
@@ -114,7 +129,19 @@ fn cases(arguments: &Arguments, model: &Model) -> Vec<Case> {
             batches.map(|batch| Input::MadeUp(Sizes { batch, tokens, regions })).collect()
         }
     };
-    threads.flat_map(|threads| inputs.clone().into_iter().map(move |input| Case { threads, input })).collect()
+    let mut cases = Vec::new();
+    for &lowering in lowerings {
+        for &threads in &threads {
+            let case = |input: &Input| Case {
+                lowering,
+                threads,
+                cpus: arguments.cpus.numbers.clone(),
+                input: input.clone(),
+            };
+            cases.extend(inputs.iter().map(case));
+        }
+    }
+    cases
 }
 
 /// The sizes that LXMERT was trained with.

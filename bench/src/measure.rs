@@ -5,15 +5,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use lxmert::Model;
+use lxmert::{Lowering, Model};
 
 use crate::cold_start::{self, ColdStart};
+use crate::profile::Profile;
 use crate::progress::bar;
 use crate::work::{Input, Sizes, Work};
 
 /// One thing to measure.
 pub struct Case {
+    pub lowering: Lowering,
     pub threads: usize,
+    /// The CPUs of all threads but the calling one; `None` for all.
+    pub cpus: Option<Vec<usize>>,
     pub input: Input,
 }
 
@@ -23,6 +27,8 @@ pub struct Repeats {
     pub runs: usize,
     pub warmup: usize,
     pub cold_starts: usize,
+    /// Whether there are as many runs again to profile.
+    pub profile: bool,
 }
 
 /// What was measured.
@@ -33,16 +39,20 @@ pub struct Results {
     /// A question about an image that is encoded already; `None` for a batch.
     pub next_question: Option<Vec<Duration>>,
     pub cold_starts: Vec<ColdStart>,
+    /// `None` if nobody wants it, or where operations are not measured.
+    pub profile: Option<Profile>,
     pub scratch_bytes: usize,
 }
 
 /// Measures a case on the model, which lies in `file`.
 pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Result<Results, Box<dyn Error>> {
     let mut work = Work::new(model, case)?;
+    let profiled = repeats.profile && case.lowering != Lowering::Ggml;
     let bar = bar("measuring");
     let loops = if work.has_next() { 2 } else { 1 };
     let runs = repeats.runs.saturating_add(repeats.warmup).saturating_mul(loops);
-    bar.set_length(runs.saturating_add(repeats.cold_starts) as u64);
+    let profiled_runs = if profiled { repeats.runs } else { 0 };
+    bar.set_length(runs.saturating_add(repeats.cold_starts).saturating_add(profiled_runs) as u64);
 
     let latency = time(repeats, &bar, || work.run())?;
     let next_question = match work.has_next() {
@@ -52,13 +62,17 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
     let (sizes, scratch_bytes) = (work.sizes, work.scratch_bytes());
     // Its threads must not be in the way of other processes.
     drop(work);
+    let profile = match profiled {
+        true => Some(Profile::measure(model, case, repeats.runs, &bar)?),
+        false => None,
+    };
     let mut cold_starts = Vec::new();
     for _ in 0..repeats.cold_starts {
         cold_starts.push(cold_start::measure(file, case)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(Results { sizes, latency, next_question, cold_starts, scratch_bytes })
+    Ok(Results { sizes, latency, next_question, cold_starts, profile, scratch_bytes })
 }
 
 fn time(

@@ -8,6 +8,7 @@ use lxmert::Model;
 use serde::Serialize;
 
 use crate::measure::{Case, Repeats, Results};
+use crate::profile::Profile;
 use crate::source::Source;
 use crate::stats::{Summary, milliseconds};
 use crate::work::Input;
@@ -24,7 +25,9 @@ pub struct Report {
     batch: usize,
     tokens: usize,
     regions: usize,
+    lowering: String,
     threads: usize,
+    cpus: Option<Vec<usize>>,
     runs: usize,
     warmup: usize,
     latency_ms: Vec<f64>,
@@ -38,6 +41,7 @@ pub struct Report {
     peak_memory_bytes: Option<u64>,
     /// What the session takes of it for its tensors.
     scratch_bytes: usize,
+    profile: Option<Profile>,
 }
 
 #[derive(Serialize)]
@@ -74,7 +78,9 @@ impl Report {
             batch: results.sizes.batch,
             tokens: results.sizes.tokens,
             regions: results.sizes.regions,
+            lowering: case.lowering.to_string(),
             threads: case.threads,
+            cpus: case.cpus.clone(),
             runs: repeats.runs,
             warmup: repeats.warmup,
             pairs_per_second: latency.map(|latency| results.sizes.batch as f64 / latency.mean_ms * 1e3),
@@ -86,6 +92,7 @@ impl Report {
             cold_start_ms,
             peak_memory_bytes: results.cold_starts.iter().filter_map(|start| start.peak_bytes).max(),
             scratch_bytes: results.scratch_bytes,
+            profile: results.profile,
         }
     }
 
@@ -102,6 +109,7 @@ impl Report {
             self.warmup,
             self.cold_start_ms.len(),
             row([
+                "lowering",
                 "threads",
                 "batch",
                 "measured",
@@ -134,6 +142,7 @@ impl Report {
             let Some(summary) = summary else { continue };
             let ms = |value: f64| format!("{value:.2}");
             rows += &row([
+                &self.lowering,
                 &self.threads.to_string(),
                 &self.batch.to_string(),
                 measured,
@@ -148,11 +157,20 @@ impl Report {
         }
         rows
     }
+
+    fn profile(&self) -> String {
+        let Report { lowering, threads, batch, .. } = self;
+        let profile = match &self.profile {
+            Some(profile) => profile.table(),
+            None => "ggml's operations are not measured one by one\n".to_owned(),
+        };
+        format!("\nprofile of {lowering}, threads {threads}, batch {batch}: {profile}")
+    }
 }
 
-fn row([threads, batch, measured, mean, p50, p90, p99, max, pairs, memory]: [&str; 10]) -> String {
+fn row([lowering, threads, batch, measured, mean, p50, p90, p99, max, pairs, memory]: [&str; 11]) -> String {
     let line = format!(
-        "{threads:>7}  {batch:>5}  {measured:14}  {mean:>8}  {p50:>8}  {p90:>8}  {p99:>8}  {max:>8}  {pairs:>7}  {memory:>12}"
+        "{lowering:10}  {threads:>7}  {batch:>5}  {measured:14}  {mean:>8}  {p50:>8}  {p90:>8}  {p99:>8}  {max:>8}  {pairs:>7}  {memory:>12}"
     );
     line.trim_end().to_owned() + "\n"
 }
@@ -190,26 +208,39 @@ impl ModelFacts {
     }
 }
 
-/// Prints reports as they come.
+/// Prints reports as they come, and tables of profiles after all of them.
 pub struct Printer {
     json: bool,
-    started: bool,
+    profile: bool,
+    printed: Vec<Report>,
 }
 
 impl Printer {
-    pub fn new(json: bool) -> Self {
-        Printer { json, started: false }
+    pub fn new(json: bool, profile: bool) -> Self {
+        Printer { json, profile, printed: Vec::new() }
     }
 
-    pub fn print(&mut self, report: &Report) -> Result<(), Box<dyn Error>> {
-        let text = match (self.json, self.started) {
-            (true, _) => serde_json::to_string(report)? + "\n",
-            (false, true) => report.rows(),
-            (false, false) => report.head() + &report.rows(),
+    pub fn print(&mut self, report: Report) -> Result<(), Box<dyn Error>> {
+        let text = match (self.json, self.printed.is_empty()) {
+            (true, _) => serde_json::to_string(&report)? + "\n",
+            (false, true) => report.head() + &report.rows(),
+            (false, false) => report.rows(),
         };
-        self.started = true;
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        Ok(stdout.flush()?)
+        self.printed.push(report);
+        write(&text)
     }
+
+    pub fn finish(self) -> Result<(), Box<dyn Error>> {
+        if self.json || !self.profile {
+            return Ok(());
+        }
+        let profiles: String = self.printed.iter().map(Report::profile).collect();
+        write(&profiles)
+    }
+}
+
+fn write(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lxmert::model::Config;
 use lxmert::vision::Regions;
-use lxmert::{Model, Output, Session, SessionOptions};
+use lxmert::{Model, OperationTime, Output, Session, SessionOptions};
 
 use crate::measure::Case;
 use crate::tensors::{Tensors, Words, in_file};
@@ -44,8 +44,21 @@ enum Task {
 
 impl Work {
     pub fn new(model: &Model, case: &Case) -> Result<Self, Box<dyn Error>> {
+        Self::with(model, case, false)
+    }
+
+    /// As [`Work::new`], for [`Work::profile`] to tell where the time goes.
+    pub fn profiled(model: &Model, case: &Case) -> Result<Self, Box<dyn Error>> {
+        Self::with(model, case, true)
+    }
+
+    fn with(model: &Model, case: &Case, profile: bool) -> Result<Self, Box<dyn Error>> {
         let config = model.config();
-        let session = |sizes, embeddings| Session::new(model, options(model, case, sizes, embeddings));
+        let session = |sizes, embeddings| {
+            let mut options = options(model, case, sizes, embeddings);
+            options.profile = profile;
+            Session::new(model, options)
+        };
         let (session, tensors, sizes) = match &case.input {
             Input::File(path) => {
                 let tensors = Tensors::open(path)?;
@@ -84,6 +97,11 @@ impl Work {
         matches!(self.task, Task::Question { .. })
     }
 
+    /// What each operation has cost so far.
+    pub fn profile(&self) -> Vec<OperationTime> {
+        self.session.profile()
+    }
+
     pub fn scratch_bytes(&self) -> usize {
         self.session.scratch_bytes()
     }
@@ -94,7 +112,9 @@ fn options(model: &Model, case: &Case, sizes: Sizes, embeddings: bool) -> Sessio
     options.max_tokens = sizes.tokens;
     options.max_regions = sizes.regions;
     options.max_batch = sizes.batch;
+    options.lowering = case.lowering;
     options.threads = case.threads;
+    options.affinity.clone_from(&case.cpus);
     options.inputs_embeds = embeddings;
     options
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lxmert::Lowering;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -119,6 +120,68 @@ fn measures_every_batch_on_every_number_of_threads() {
 }
 
 #[test]
+fn measures_every_lowering() {
+    let quick = ["--threads", "1", "--runs", "1", "--warmup", "0", "--cold-starts", "1"];
+    let output = bench_model(&[&["--json", "--lowering", "ggml,portable,fastest"], &quick[..]].concat());
+    let reports = reports(&output);
+    let fastest = Lowering::Fastest.resolve().unwrap().to_string();
+    let found: Vec<_> = reports.iter().map(|report| report["lowering"].as_str().unwrap()).collect();
+    assert_eq!(found, ["ggml", "portable", &fastest]);
+    for report in &reports {
+        check_timings(report, "latency", 1);
+        check_timings(report, "cold_start", 1);
+        assert!(report["profile"].is_null());
+    }
+}
+
+#[test]
+fn a_profile_tells_what_each_operation_costs() {
+    let output = bench_model(&[
+        "--json",
+        "--profile",
+        "--lowering",
+        "portable,ggml",
+        "--threads",
+        "1",
+        "--runs",
+        "3",
+        "--cold-starts",
+        "0",
+    ]);
+    let [portable, ggml] = reports(&output).try_into().expect("two lines");
+    assert!(ggml["profile"].is_null());
+    check_timings(&portable, "latency", 3);
+    let profile = &portable["profile"];
+    let run_ms = profile["run_ms"].as_f64().unwrap();
+    let operations = profile["operations"].as_array().unwrap();
+    let times = operations.iter().map(|operation| operation["ms"].as_f64().unwrap());
+    let total: f64 = times.sum();
+    assert!(0.0 < total && total <= run_ms, "one thread works {total} ms of {run_ms}");
+    let model = lxmert::Model::open(model()).unwrap();
+    let config = model.config();
+    let mut found = operations
+        .iter()
+        .filter(|operation| operation["name"] == "blk.0.ffn_up.weight" && operation["kind"] == "product");
+    // Of one run: 20 tokens.
+    let multiplications = 20 * config.hidden_size * config.intermediate_size;
+    assert_eq!(found.next().unwrap()["multiplications"], multiplications);
+    assert!(found.next().is_none());
+}
+
+#[test]
+fn a_table_of_the_profile_follows_the_latencies() {
+    let quick = ["--threads", "1", "--runs", "1", "--warmup", "0", "--cold-starts", "0"];
+    let output = bench_model(&[&["--profile", "--lowering", "portable,ggml"], &quick[..]].concat());
+    let text = stdout(&output);
+    let (latencies, profiles) = text.split_once("\nprofile of portable, threads 1, batch 1: 1 runs").unwrap();
+    assert!(latencies.contains("\nportable ") && latencies.contains("\nggml "), "{latencies}");
+    let rows = ["\nproduct blk.*.attn_qkv  ", "\nattention x.blk.*.cross_attn_qkv  ", "\nall  "];
+    assert!(rows.iter().all(|row| profiles.contains(row)), "{profiles}");
+    let note = "\nprofile of ggml, threads 1, batch 1: ggml's operations are not measured one by one\n";
+    assert!(profiles.ends_with(note), "{profiles}");
+}
+
+#[test]
 fn random_weights_need_no_file() {
     let output = bench(&[
         "--synthetic",
@@ -202,7 +265,10 @@ fn takes_inputs_from_a_file() {
 
 #[test]
 fn names_what_is_wrong_in_one_line() {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 8] = [
+        (&["--lowering", "portable,sse9"], "lowering: expected fastest, ggml, portable"),
+        (&["--lowering", "portable", "--cpus", "0,100000"], "affinity: expected"),
+        (&["--lowering", "ggml", "--cpus", "0"], "affinity: expected none beside ggml's operations"),
         (&["--tokens", "65"], "65 tokens, but the limit is 64"),
         (&["--batch", "1000000"], "1000000 pairs in a batch"),
         (&["--batch", "1024", "--regions", "4096", "--tokens", "64"], "out of memory"),

@@ -1,5 +1,7 @@
 //! `lxmert-run`: raw tensors in, every output of the model out, under Hugging Face's names.
 
+#[path = "support/computing.rs"]
+mod computing;
 mod support;
 #[path = "support/tensors.rs"]
 mod tensors;
@@ -16,6 +18,7 @@ use lxmert::{Model, Output, Session, SessionOptions, Text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use computing::Computing;
 use tensors::{Tensors, in_file};
 
 /// Run a model on raw tensors.
@@ -45,9 +48,8 @@ struct Arguments {
     /// Write all attentions too.
     #[arg(long)]
     output_attentions: bool,
-    /// Threads to compute with [default: all cores, or 1 for a small model].
-    #[arg(long, value_name = "N", overrides_with = "threads")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    computing: Computing,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.max_batch = inputs.batch;
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
-    options.threads = arguments.threads.unwrap_or(options.threads);
+    arguments.computing.apply(&mut options)?;
     let mut session = Session::new(&model, options)?;
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
     write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))

@@ -1,11 +1,14 @@
 //! What the integration tests share. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod wide;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use lxmert::gguf::TensorType;
+use lxmert::{InstructionSet, Lowering};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -66,6 +69,26 @@ impl RawTensors {
         });
         std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
+}
+
+/// Every way to compute that this CPU has, ggml's operations and plain Rust at the least. Says which it leaves out.
+pub fn lowerings() -> Vec<Lowering> {
+    let (available, missing): (Vec<_>, Vec<_>) =
+        InstructionSet::ALL.into_iter().partition(|set| set.is_available());
+    assert!(available.contains(&InstructionSet::Portable));
+    for set in missing {
+        eprintln!("skipped: this CPU does not have {}", set.name());
+    }
+    std::iter::once(Lowering::Ggml).chain(available.into_iter().map(Lowering::Kernels)).collect()
+}
+
+/// An instruction set with kernels that this CPU does not have.
+pub fn missing_set() -> Option<InstructionSet> {
+    let missing = InstructionSet::ALL.into_iter().find(|set| !set.is_available());
+    if missing.is_none() {
+        eprintln!("skipped: this CPU has every instruction set");
+    }
+    missing
 }
 
 /// Converts a Hugging Face directory.

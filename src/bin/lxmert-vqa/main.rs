@@ -1,6 +1,8 @@
 //! `lxmert-vqa`: answers questions about an image.
 
 mod builtin;
+#[path = "../support/computing.rs"]
+mod computing;
 mod show;
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,6 +17,7 @@ use lxmert::text::Tokenizer;
 use lxmert::vision::{FeatureOptions, FrontEnd, Regions, decode_image, load_features, load_image};
 use lxmert::{Model, Session, SessionOptions};
 
+use computing::Computing;
 use show::{Format, Shown};
 
 /// Answer questions about an image.
@@ -52,9 +55,8 @@ struct Arguments {
     /// Print one JSON object a line for each question.
     #[arg(long)]
     json: bool,
-    /// Threads to compute with [default: all cores, or 1 for a small model].
-    #[arg(long, value_name = "N", overrides_with = "threads")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    computing: Computing,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     let mut options = SessionOptions::new(&model);
     options.max_regions = picture.regions.len();
-    options.threads = arguments.threads.unwrap_or(options.threads);
+    arguments.computing.apply(&mut options)?;
     let mut asker = Asker {
         session: Session::new(&model, options)?,
         tokenizer,

@@ -1,7 +1,16 @@
-//! What the programs have in common: how they end, and how they tell their version.
+//! What the programs have in common: how they end, how they tell their version, and where they compute.
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
+
+/// The CPUs to compute on.
+#[derive(clap::Args, Clone)]
+pub struct Cpus {
+    /// The CPUs that worker threads may run on, by the system's numbers (Linux, and not with ggml's operations). The main thread
+    /// computes too, and stays where the program was started [default: all].
+    #[arg(long = "cpus", value_name = "N,…", value_delimiter = ',')]
+    pub numbers: Option<Vec<usize>>,
+}
 
 /// Ends the program: 0, or 1 after one line that says what went wrong.
 pub fn finish(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {

@@ -27,6 +27,15 @@ pub enum Lowering {
 }
 
 impl Lowering {
+    /// What this stands for on this CPU: never [`Lowering::Fastest`].
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an instruction set that it does not have.
+    pub fn resolve(self) -> Result<Self, Error> {
+        let kernels = self.kernels()?;
+        Ok(kernels.map_or(Lowering::Ggml, |kernels| Lowering::Kernels(kernels.set())))
+    }
+
     /// The way that this CPU goes.
     ///
     /// # Errors
