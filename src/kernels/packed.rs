@@ -288,27 +288,28 @@ fn put(numbers: &mut [u8], column: usize, bytes: [u8; 4]) {
     numbers[column * 4..][..4].copy_from_slice(&bytes);
 }
 
-/// The scale that takes the largest value to ±127, and its inverse.
+/// The scale that takes the largest value to ±127, and its inverse. No finite number if a value is none.
 fn scale_of(values: &[f32]) -> (f32, f32) {
-    // In lanes, so that it compiles to vector instructions.
-    let mut lanes = [0.0f32; 16];
+    // In lanes, so that it compiles to vector instructions; as integers, in whose order a NaN is the largest.
+    let mut lanes = [0; 16];
     let (chunks, rest) = values.as_chunks::<16>();
+    let bits = |value: &f32| value.abs().to_bits() as i32;
     for chunk in chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let magnitude = value.abs();
-            *lane = if magnitude > *lane { magnitude } else { *lane };
+            *lane = bits(value).max(*lane);
         }
     }
-    let largest = lanes.iter().chain(rest).fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = largest / 127.0;
-    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+    let largest = lanes.into_iter().chain(rest.iter().map(bits)).fold(0, i32::max);
+    let scale = f32::from_bits(largest as u32) / 127.0;
+    // The inverse of a denormal number may be infinite; so small a row is as good as zeros.
+    (scale, if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 })
 }
 
-/// The nearest integer, for numbers of up to 22 bits.
+/// The nearest integer in −127..=127, and any of them for what is no number.
 fn nearest(value: f32) -> i32 {
     // The addition pushes the fraction out of the mantissa, which then ends in the integer.
     const SHIFT: f32 = (3 << 22) as f32;
-    (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
+    ((value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32).clamp(-127, 127)
 }
 
 /// The outputs that a panel has in common with a range of them, as columns of the panel.
