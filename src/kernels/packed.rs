@@ -24,13 +24,15 @@ use crate::gguf::TensorType;
 
 /// How the elements of a packed matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Element {
+pub enum Element {
     /// 8-bit integers with one scale per output.
     Int8,
-    /// 8-bit integers with one scale per output and block of [`BLOCK`] inputs: what a q8_0 matrix holds, without loss. Its
+    /// 8-bit integers with one scale per output and block of 32 inputs: what a q8_0 matrix holds, without loss. Its
     /// product takes a fifth more time than that of [`Element::Int8`].
     Int8Blocks,
+    /// The upper halves of 32-bit floats.
     Bf16,
+    /// 32-bit floats.
     F32,
 }
 
@@ -317,3 +319,6 @@ pub(super) fn columns_within(panel: usize, outputs: &Range<usize>) -> Range<usiz
     let first = panel * PANEL;
     outputs.start.saturating_sub(first).min(PANEL)..outputs.end.saturating_sub(first).min(PANEL)
 }
+
+#[cfg(test)]
+mod tests;
