@@ -19,10 +19,10 @@ pub(super) trait Vector: Copy + 'static {
 
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn load(from: *const f32) -> Self::F;
-    /// The first `count` ≤ `LANES` numbers; the others are 0.
-    unsafe fn load_first(from: *const f32, count: usize) -> Self::F;
+    /// The first `count` < `LANES` numbers; the others are 0.
+    unsafe fn load_part(from: *const f32, count: usize) -> Self::F;
     unsafe fn store(to: *mut f32, x: Self::F);
-    unsafe fn store_first(to: *mut f32, x: Self::F, count: usize);
+    unsafe fn store_part(to: *mut f32, x: Self::F, count: usize);
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -40,12 +40,28 @@ pub(super) trait Vector: Copy + 'static {
     /// The nearest integer, even ones at a tie.
     unsafe fn to_int(x: Self::F) -> Self::I;
     unsafe fn to_float(x: Self::I) -> Self::F;
+    /// Turns the rows of a square block, the first `LANES` of the array, into its columns.
+    unsafe fn transpose(rows: [Self::F; MAX_LANES]) -> [Self::F; MAX_LANES];
     unsafe fn load_int(from: *const i32) -> Self::I;
     unsafe fn sub_int(a: Self::I, b: Self::I) -> Self::I;
     /// The lower 32 bits of the products.
     unsafe fn mul_int(a: Self::I, b: i32) -> Self::I;
     /// Stores `LANES` integers of 0..=255 as bytes.
     unsafe fn store_bytes(to: *mut u8, x: Self::I);
+
+    /// The first `count` ≤ `LANES` numbers; the others are 0.
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self::F {
+        // SAFETY: as the caller vouches. Partial loads and stores are far slower than whole ones on some CPUs.
+        unsafe { if count == Self::LANES { Self::load(from) } else { Self::load_part(from, count) } }
+    }
+
+    /// Stores the first `count` ≤ `LANES` numbers.
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, x: Self::F, count: usize) {
+        // SAFETY: as above.
+        unsafe { if count == Self::LANES { Self::store(to, x) } else { Self::store_part(to, x, count) } }
+    }
 
     /// The sum of all lanes, in an order that depends on `LANES` alone.
     #[inline(always)]

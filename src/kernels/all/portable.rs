@@ -25,11 +25,11 @@ impl Vector for Portable {
     cpu_functions! {
         fn splat(value: f32) -> [f32; LANES] { [value; LANES] }
         fn load(from: *const f32) -> [f32; LANES] { from.cast::<[f32; LANES]>().read_unaligned() }
-        fn load_first(from: *const f32, count: usize) -> [f32; LANES] {
+        fn load_part(from: *const f32, count: usize) -> [f32; LANES] {
             std::array::from_fn(|lane| if lane < count { from.add(lane).read_unaligned() } else { 0.0 })
         }
         fn store(to: *mut f32, x: [f32; LANES]) { to.cast::<[f32; LANES]>().write_unaligned(x) }
-        fn store_first(to: *mut f32, x: [f32; LANES], count: usize) {
+        fn store_part(to: *mut f32, x: [f32; LANES], count: usize) {
             for (lane, value) in x.into_iter().enumerate().take(count) {
                 to.add(lane).write_unaligned(value);
             }
@@ -48,6 +48,13 @@ impl Vector for Portable {
         fn pow2(n: [f32; LANES]) -> [f32; LANES] { map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23)) }
         fn to_int(x: [f32; LANES]) -> [i32; LANES] { map(x, |x| x.round_ties_even() as i32) }
         fn to_float(x: [i32; LANES]) -> [f32; LANES] { map(x, |x| x as f32) }
+        fn transpose(rows: [[f32; LANES]; 16]) -> [[f32; LANES]; 16] {
+            let mut columns = rows;
+            for column in 0..LANES {
+                columns[column] = std::array::from_fn(|row| rows[row][column]);
+            }
+            columns
+        }
         fn load_int(from: *const i32) -> [i32; LANES] { from.cast::<[i32; LANES]>().read_unaligned() }
         fn sub_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, |a, b| a.wrapping_sub(b)) }
         fn mul_int(a: [i32; LANES], b: i32) -> [i32; LANES] { map(a, |a| a.wrapping_mul(b)) }

@@ -6,10 +6,11 @@
 
 use super::math::exp;
 use crate::kernels::Head;
-use crate::kernels::vector::Vector;
+use crate::kernels::vector::{MAX_LANES, Vector};
 
-/// Rows that a small product computes at a time.
-const ROWS: usize = 8;
+/// The most rows that a small product computes at a time: so many that their sums hide each other's latency, and that
+/// the 20 tokens and 36 regions of the usual question make whole blocks.
+const ROWS: usize = 10;
 
 /// Numbers of scratch that a head takes: transposed keys, and the scores of all queries.
 pub fn scratch_len(queries: usize, keys: usize, size: usize) -> usize {
@@ -29,17 +30,7 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
     unsafe {
         let transposed = scratch;
         let scores = scratch.add(head.size * padded);
-        for key in 0..head.keys {
-            let row = head.k.add(key * head.k_stride);
-            for n in 0..head.size {
-                transposed.add(n * padded + key).write(row.add(n).read());
-            }
-        }
-        for n in 0..head.size {
-            for key in head.keys..padded {
-                transposed.add(n * padded + key).write(0.0);
-            }
-        }
+        transpose_keys::<V>(head, transposed, padded);
         product::<V>(
             Factor { rows: head.q, row_stride: head.q_stride, count: head.queries, len: head.size },
             (transposed, padded),
@@ -62,6 +53,31 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
     }
 }
 
+/// Writes the keys as columns, `size` rows of `padded` numbers; those beyond the last key are 0.
+#[inline(always)]
+unsafe fn transpose_keys<V: Vector>(head: &Head, to: *mut f32, padded: usize) {
+    let mut key = 0;
+    while key < padded {
+        let mut n = 0;
+        while n < head.size {
+            let count = V::LANES.min(head.size - n);
+            // SAFETY: as the caller vouches: keys are rows of `size` numbers, the target has `padded` columns.
+            unsafe {
+                let mut block = [V::splat(0.0); MAX_LANES];
+                for lane in 0..V::LANES.min(head.keys.saturating_sub(key)) {
+                    block[lane] = V::load_first(head.k.add((key + lane) * head.k_stride + n), count);
+                }
+                let columns = V::transpose(block);
+                for lane in 0..count {
+                    V::store(to.add((n + lane) * padded + key), columns[lane]);
+                }
+            }
+            n += V::LANES;
+        }
+        key += V::LANES;
+    }
+}
+
 /// The left side of a small product: `count` rows of `len` numbers.
 #[derive(Clone, Copy)]
 struct Factor {
@@ -74,18 +90,23 @@ struct Factor {
 /// to = a · b over `columns` columns. Matrices are pointers to rows, with the numbers from one row to the next.
 #[inline(always)]
 unsafe fn product<V: Vector>(a: Factor, b: (*const f32, usize), columns: usize, to: (*mut f32, usize)) {
-    let mut row = 0;
-    while row < a.count {
-        // SAFETY: as the caller vouches; both kinds of step stay within the rows.
+    // Blocks of about the same size. The last one begins early enough to be whole: what it computes again comes out the same.
+    let rows = a.count.div_ceil(a.count.div_ceil(ROWS));
+    for block in 0..a.count.div_ceil(rows) {
+        let first = (block * rows).min(a.count - rows);
+        // SAFETY: as the caller vouches; `rows` rows from `first` are within the matrix.
         unsafe {
-            if a.count >= ROWS {
-                // The last step begins early enough to be whole: what it computes again comes out the same.
-                let first = row.min(a.count - ROWS);
-                rows_product::<V, ROWS>(a, b, columns, to, first);
-                row = first + ROWS;
-            } else {
-                rows_product::<V, 1>(a, b, columns, to, row);
-                row += 1;
+            match rows {
+                1 => rows_product::<V, 1>(a, b, columns, to, first),
+                2 => rows_product::<V, 2>(a, b, columns, to, first),
+                3 => rows_product::<V, 3>(a, b, columns, to, first),
+                4 => rows_product::<V, 4>(a, b, columns, to, first),
+                5 => rows_product::<V, 5>(a, b, columns, to, first),
+                6 => rows_product::<V, 6>(a, b, columns, to, first),
+                7 => rows_product::<V, 7>(a, b, columns, to, first),
+                8 => rows_product::<V, 8>(a, b, columns, to, first),
+                9 => rows_product::<V, 9>(a, b, columns, to, first),
+                _ => rows_product::<V, ROWS>(a, b, columns, to, first),
             }
         }
     }
@@ -121,49 +142,38 @@ unsafe fn rows_product<V: Vector, const COUNT: usize>(
 }
 
 /// Turns scores into weights that add up to 1: exp(scale · score + mask), divided by its sum.
+///
+/// # Safety
+/// `row` has room for whole registers; `mask` is null or `keys` numbers.
 #[inline(always)]
 unsafe fn soft_max<V: Vector>(row: *mut f32, keys: usize, scale: f32, mask: *const f32) {
-    // SAFETY: as the caller vouches: every access is to `count` keys from `at`.
+    let padded = keys.next_multiple_of(V::LANES);
+    // SAFETY: as the caller vouches: every access is to a register within `padded`, or to `count` keys of the mask.
     unsafe {
         let mut largest = V::splat(f32::MIN);
-        let mut at = 0;
-        while at < keys {
-            let count = V::LANES.min(keys - at);
-            let mut score = V::mul(V::load_first(row.add(at), count), V::splat(scale));
+        for at in (0..padded).step_by(V::LANES) {
+            let mut score = V::mul(V::load(row.add(at)), V::splat(scale));
             if !mask.is_null() {
-                score = V::add(score, V::load_first(mask.add(at), count));
+                score = V::add(score, V::load_first(mask.add(at), V::LANES.min(keys - at)));
             }
-            V::store_first(row.add(at), score, count);
-            if count == V::LANES {
-                largest = V::max(largest, score);
+            V::store(row.add(at), score);
+            // What lies beyond the last key must weigh nothing, even where every key is masked.
+            if at + V::LANES > keys {
+                (keys..padded).for_each(|key| row.add(key).write(f32::NEG_INFINITY));
+                score = V::load(row.add(at));
             }
-            at += V::LANES;
+            largest = V::max(largest, score);
         }
-        let mut peak = V::largest(largest);
-        for n in keys / V::LANES * V::LANES..keys {
-            peak = peak.max(row.add(n).read());
-        }
+        let peak = V::splat(V::largest(largest));
         let mut total = V::splat(0.0);
-        let mut rest = 0.0;
-        at = 0;
-        while at < keys {
-            let count = V::LANES.min(keys - at);
-            let weight = exp::<V>(V::sub(V::load_first(row.add(at), count), V::splat(peak)));
-            V::store_first(row.add(at), weight, count);
-            if count == V::LANES {
-                total = V::add(total, weight);
-            }
-            at += V::LANES;
+        for at in (0..padded).step_by(V::LANES) {
+            let weight = exp::<V>(V::sub(V::load(row.add(at)), peak));
+            V::store(row.add(at), weight);
+            total = V::add(total, weight);
         }
-        for n in keys / V::LANES * V::LANES..keys {
-            rest += row.add(n).read();
-        }
-        let inverse = V::splat(1.0 / (V::sum(total) + rest));
-        at = 0;
-        while at < keys {
-            let count = V::LANES.min(keys - at);
-            V::store_first(row.add(at), V::mul(V::load_first(row.add(at), count), inverse), count);
-            at += V::LANES;
+        let inverse = V::splat(1.0 / V::sum(total));
+        for at in (0..padded).step_by(V::LANES) {
+            V::store(row.add(at), V::mul(V::load(row.add(at)), inverse));
         }
     }
 }

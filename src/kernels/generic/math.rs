@@ -38,25 +38,44 @@ unsafe fn tanh<V: Vector>(x: V::F) -> V::F {
     }
 }
 
-/// x · Φ(x), with Φ the normal distribution: the GELU by the error function.
+/// The limit beyond which Φ is 0 or 1 to seven digits.
+const PHI_LIMIT: f32 = 5.0;
+
+/// (Φ(x) − ½) / x on ±[`PHI_LIMIT`] as a polynomial in t = 2 x² / 25 − 1, the highest power first.
 ///
-/// The tail 1 − Φ(|x|) = erfc(|x| / √2) / 2 follows Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.26, whose
-/// error is below 1.5e-7.
+/// Fitted by Chebyshev polynomials at 4000 nodes; about the middle of its range the coefficients are small, so that f32 is enough
+/// to evaluate it. With it, a GELU is within 1.1e-6 for numbers up to 5.
+const PHI: [f32; 13] = [
+    5.838_554e-4,
+    -1.600_970_5e-3,
+    1.791_278_7e-3,
+    -2.716_318e-3,
+    6.340_374_7e-3,
+    -1.113_666_4e-2,
+    1.643_496_2e-2,
+    -2.327_942e-2,
+    3.143_532_6e-2,
+    -4.044_092_5e-2,
+    5.152_103_7e-2,
+    -7.029_635e-2,
+    0.141_363_78,
+];
+
+/// x · Φ(x), with Φ the normal distribution: the GELU by the error function, without a division or an exponential.
 #[inline(always)]
 unsafe fn gelu<V: Vector>(x: V::F) -> V::F {
     // SAFETY: the caller vouches for the CPU.
     unsafe {
-        let zero = V::splat(0.0);
-        let magnitude = V::max(V::sub(zero, x), x);
-        let z = V::mul(magnitude, V::splat(std::f32::consts::FRAC_1_SQRT_2));
-        let t = V::div(V::splat(1.0), V::mul_add(z, V::splat(0.327_591_1), V::splat(1.0)));
-        let mut series = V::splat(1.061_405_4);
-        for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_72, 0.254_829_6, 0.0] {
-            series = V::mul_add(series, t, V::splat(coefficient));
+        // Below the limit Φ is not quite 0, and must not grow with x.
+        let x = V::max(V::splat(-PHI_LIMIT), x);
+        let within = V::min(V::splat(PHI_LIMIT), x);
+        let square = V::mul(within, within);
+        let t = V::mul_add(square, V::splat(2.0 / (PHI_LIMIT * PHI_LIMIT)), V::splat(-1.0));
+        let mut series = V::splat(PHI[0]);
+        for coefficient in &PHI[1..] {
+            series = V::mul_add(series, t, V::splat(*coefficient));
         }
-        let tail = V::mul(series, exp::<V>(V::mul(z, V::sub(zero, z))));
-        // x Φ(x) = max(x, 0) − |x| (1 − Φ(|x|)) on either side of 0.
-        V::sub(V::max(zero, x), V::mul(V::mul(magnitude, V::splat(0.5)), tail))
+        V::mul(x, V::mul_add(within, series, V::splat(0.5)))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::math::activate;
 use crate::kernels::vector::{Dot, Vector};
-use crate::kernels::{BLOCK, Finish, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
+use crate::kernels::{Activation, BLOCK, Finish, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -137,51 +137,81 @@ unsafe fn prefetch(address: *const u8) {
 }
 
 /// How the sums of a tile become numbers.
-pub trait Scaling<V: Vector> {
-    /// The sums of `LANES` columns from `column` of the panel on, in one row.
+pub(in crate::kernels) trait Scaling<V: Vector> {
+    /// What the columns of one register have in common for all rows.
+    type Columns: Copy;
+
+    /// For `LANES` columns from `column` of the panel on.
     ///
     /// # Safety
-    /// The CPU has the instructions of `V`; `sums` holds them.
-    unsafe fn scaled(&self, sums: *const u32, row: usize, column: usize) -> V::F;
+    /// The CPU has the instructions of `V`, here and below; the panel's numbers per column are padded by a register.
+    unsafe fn columns(&self, column: usize) -> Self::Columns;
+
+    /// The numbers of those columns in one row.
+    ///
+    /// # Safety
+    /// `sums` holds `LANES` sums; there is such a row.
+    unsafe fn scaled(&self, sums: *const u32, row: usize, columns: Self::Columns) -> V::F;
 }
 
-/// Turns the sums of a tile into results: scale, bias, activation, residual. Results beyond the matrix's last column are
-/// not stored.
+/// Turns the sums of a tile into results: scale, bias, activation, residual. Results beyond the columns to keep are not stored.
 ///
 /// # Safety
 /// The CPU has the instructions of `V`. `sums` holds `finish.rows` rows of [`PANEL`] sums; `to` and `residual` are valid for
 /// those rows and the columns to keep. Sums and whatever there is per column of the panel may be read for
 /// `LANES` columns from any of the panel on.
 #[inline(always)]
-pub unsafe fn finish<V: Vector, S: Scaling<V>>(sums: *const u32, scaling: &S, finish: &Finish) {
-    for row in 0..finish.rows {
-        let mut column = finish.first;
-        while column < finish.end {
-            let count = V::LANES.min(finish.end - column);
-            let at = column - finish.first;
-            // SAFETY: sums, scales and biases are padded by a register; of results and residuals only `count` numbers are
-            // touched.
-            unsafe {
-                let sum = scaling.scaled(sums.add(row * PANEL + column), row, column);
-                let sum = V::add(sum, V::load(finish.bias.add(column)));
-                let mut result = activate::<V>(finish.activation, sum);
-                if !finish.residual.is_null() {
-                    let residual = finish.residual.add(row * finish.residual_stride + at);
-                    result = V::add(result, V::load_first(residual, count));
+pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(
+    sums: *const u32,
+    scaling: &S,
+    finish: &Finish,
+) {
+    let mut column = finish.first;
+    while column < finish.end {
+        let count = V::LANES.min(finish.end - column);
+        let at = column - finish.first;
+        // SAFETY: as the caller vouches; of results and residuals only `count` numbers are touched.
+        unsafe {
+            let columns = scaling.columns(column);
+            let bias = V::load(finish.bias.add(column));
+            let sums = sums.add(column);
+            let to = finish.to.add(at);
+            if !finish.residual.is_null() {
+                for row in 0..finish.rows {
+                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    let residual =
+                        V::load_first(finish.residual.add(row * finish.residual_stride + at), count);
+                    let result = V::add(activate::<V>(finish.activation, sum), residual);
+                    V::store_first(to.add(row * finish.stride), result, count);
                 }
-                V::store_first(finish.to.add(row * finish.stride + at), result, count);
+            } else if finish.activation == Activation::Gelu {
+                // The usual one gets a loop of its own, in which nothing is decided.
+                for row in 0..finish.rows {
+                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    V::store_first(to.add(row * finish.stride), activate::<V>(Activation::Gelu, sum), count);
+                }
+            } else {
+                for row in 0..finish.rows {
+                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    V::store_first(to.add(row * finish.stride), activate::<V>(finish.activation, sum), count);
+                }
             }
-            column += V::LANES;
         }
+        column += V::LANES;
     }
 }
 
 /// Sums that are the results already: products of f32 or bf16.
-pub struct Exact;
+pub(in crate::kernels) struct Exact;
 
 impl<V: Vector> Scaling<V> for Exact {
+    type Columns = ();
+
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, _: usize, _: usize) -> V::F {
+    unsafe fn columns(&self, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn scaled(&self, sums: *const u32, _: usize, (): ()) -> V::F {
         // SAFETY: as the caller vouches.
         unsafe { V::load(sums.cast()) }
     }
@@ -189,7 +219,7 @@ impl<V: Vector> Scaling<V> for Exact {
 
 /// Sums of products of 8-bit integers. With rows x ≈ s (u − z) and columns w ≈ t q the product is
 /// s t (Σ u q − z Σ q).
-pub struct Quantized {
+pub(in crate::kernels) struct Quantized {
     /// s and z of each row.
     pub rows: *const RowScale,
     /// t of each column of the panel.
@@ -199,24 +229,29 @@ pub struct Quantized {
 }
 
 impl<V: Vector> Scaling<V> for Quantized {
+    type Columns = (V::F, V::I);
+
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, row: usize, column: usize) -> V::F {
-        // SAFETY: as the caller vouches; the panel has scales and totals for each column.
+    unsafe fn columns(&self, column: usize) -> (V::F, V::I) {
+        // SAFETY: as the caller vouches.
+        unsafe { (V::load(self.scales.add(column)), V::load_int(self.totals.add(column))) }
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(&self, sums: *const u32, row: usize, (scales, totals): (V::F, V::I)) -> V::F {
+        // SAFETY: as the caller vouches.
         unsafe {
             let row = &*self.rows.add(row);
-            // Exact: each is an integer of at most 31 bits whose difference is rounded once, to f32.
-            let sum = V::sub_int(
-                V::load_int(sums.cast()),
-                V::mul_int(V::load_int(self.totals.add(column)), row.zero),
-            );
-            V::mul(V::to_float(sum), V::mul(V::load(self.scales.add(column)), V::splat(row.scale)))
+            // Integers of at most 31 bits, whose difference is rounded once, to f32.
+            let sum = V::sub_int(V::load_int(sums.cast()), V::mul_int(totals, row.zero));
+            V::mul(V::to_float(sum), V::mul(scales, V::splat(row.scale)))
         }
     }
 }
 
 /// Sums of products of 8-bit integers whose columns have a scale per block: with w ≈ t_b q in block b, they are Σ u t_b q,
 /// and the product is s (Σ u t_b q − z Σ t_b q).
-pub struct BlockScaling {
+pub(in crate::kernels) struct BlockScaling {
     /// s and z of each row.
     pub rows: *const RowScale,
     /// Σ t_b q of each column of the panel.
@@ -224,13 +259,20 @@ pub struct BlockScaling {
 }
 
 impl<V: Vector> Scaling<V> for BlockScaling {
+    type Columns = V::F;
+
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, row: usize, column: usize) -> V::F {
-        // SAFETY: as the caller vouches; the panel has a total for each column.
+    unsafe fn columns(&self, column: usize) -> V::F {
+        // SAFETY: as the caller vouches.
+        unsafe { V::load(self.totals.add(column)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(&self, sums: *const u32, row: usize, totals: V::F) -> V::F {
+        // SAFETY: as the caller vouches.
         unsafe {
             let row = &*self.rows.add(row);
-            let zero = V::splat(-(row.zero as f32));
-            let sum = V::mul_add(V::load(self.totals.add(column)), zero, V::load(sums.cast()));
+            let sum = V::mul_add(totals, V::splat(-(row.zero as f32)), V::load(sums.cast()));
             V::mul(sum, V::splat(row.scale))
         }
     }

@@ -205,8 +205,10 @@ impl<'w> Recorder<'w> {
         pack: impl FnOnce(&[(String, Element)], &mut Workers) -> Result<Vec<PackedMatrix>, Error>,
     ) -> Result<Program, Error> {
         // What the question reads of the image's stage must stand between the two.
-        let [image, question] = std::mem::take(&mut self.nodes);
+        let [mut image, question] = std::mem::take(&mut self.nodes);
         let question = schedule::needed(question, &self.buffers);
+        let inputs = [self.inputs.features, self.inputs.boxes, self.inputs.visual_mask];
+        let question = schedule::hoist(question, &mut image, &inputs, self.buffers.len());
         for buffer in question.iter().flat_map(|node| node.op.reads()) {
             if image.iter().any(|node| node.op.writes().contains(&buffer)) {
                 self.buffers[buffer].kept = true;

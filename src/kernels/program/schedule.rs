@@ -46,6 +46,31 @@ pub(super) fn needed(nodes: Vec<Node>, buffers: &[Buffer]) -> Vec<Node> {
     needed
 }
 
+/// Moves what reads nothing but the image, and `inputs` of it, to the end of the image's stage, and returns the rest: queries,
+/// keys and values of the regions in the first cross layer serve every question about the image.
+pub(super) fn hoist(
+    question: Vec<Node>,
+    image: &mut Vec<Node>,
+    inputs: &[usize],
+    buffers: usize,
+) -> Vec<Node> {
+    let mut of_image = vec![false; buffers];
+    let written = image.iter().flat_map(|node| node.op.writes());
+    inputs.iter().copied().chain(written).for_each(|buffer| of_image[buffer] = true);
+    let mut rest = Vec::new();
+    for node in question {
+        let reads = node.op.reads();
+        // Words are no buffer: what reads none is about them.
+        if !reads.is_empty() && reads.iter().all(|buffer| of_image[*buffer]) {
+            node.op.writes().into_iter().for_each(|buffer| of_image[buffer] = true);
+            image.push(node);
+        } else {
+            rest.push(node);
+        }
+    }
+    rest
+}
+
 /// Lets a layer norm prepare its rows itself where a product reads them: they are still in the first-level cache.
 pub(super) fn fuse(nodes: Vec<Node>) -> Vec<Node> {
     let mut fused: Vec<Node> = Vec::new();

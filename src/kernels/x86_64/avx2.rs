@@ -26,9 +26,9 @@ impl Vector for Avx2 {
     cpu_functions! {
         fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
         fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
-        fn load_first(from: *const f32, count: usize) -> __m256 { _mm256_maskload_ps(from, first(count)) }
+        fn load_part(from: *const f32, count: usize) -> __m256 { _mm256_maskload_ps(from, first(count)) }
         fn store(to: *mut f32, x: __m256) { _mm256_storeu_ps(to, x) }
-        fn store_first(to: *mut f32, x: __m256, count: usize) { _mm256_maskstore_ps(to, first(count), x) }
+        fn store_part(to: *mut f32, x: __m256, count: usize) { _mm256_maskstore_ps(to, first(count), x) }
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
@@ -46,6 +46,25 @@ impl Vector for Avx2 {
         }
         fn to_int(x: __m256) -> __m256i { _mm256_cvtps_epi32(x) }
         fn to_float(x: __m256i) -> __m256 { _mm256_cvtepi32_ps(x) }
+        fn transpose(rows: [__m256; 16]) -> [__m256; 16] {
+            // Pairs of rows, then fours: one column's four numbers for two columns per register, 4 apart.
+            let mut quads = rows;
+            for four in [0, 4] {
+                let [a, b, c, d] = [rows[four], rows[four + 1], rows[four + 2], rows[four + 3]];
+                let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                quads[four] = _mm256_shuffle_ps::<0x44>(ab_low, cd_low);
+                quads[four + 1] = _mm256_shuffle_ps::<0xee>(ab_low, cd_low);
+                quads[four + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
+                quads[four + 3] = _mm256_shuffle_ps::<0xee>(ab_high, cd_high);
+            }
+            let mut columns = rows;
+            for r in 0..4 {
+                columns[r] = _mm256_permute2f128_ps::<0x20>(quads[r], quads[r + 4]);
+                columns[r + 4] = _mm256_permute2f128_ps::<0x31>(quads[r], quads[r + 4]);
+            }
+            columns
+        }
         fn load_int(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
         fn sub_int(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn mul_int(a: __m256i, b: i32) -> __m256i { _mm256_mullo_epi32(a, _mm256_set1_epi32(b)) }

@@ -22,9 +22,9 @@ impl Vector for Avx512 {
     cpu_functions! {
         fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
         fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
-        fn load_first(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
+        fn load_part(from: *const f32, count: usize) -> __m512 { _mm512_maskz_loadu_ps(first(count), from) }
         fn store(to: *mut f32, x: __m512) { _mm512_storeu_ps(to, x) }
-        fn store_first(to: *mut f32, x: __m512, count: usize) { _mm512_mask_storeu_ps(to, first(count), x) }
+        fn store_part(to: *mut f32, x: __m512, count: usize) { _mm512_mask_storeu_ps(to, first(count), x) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
@@ -38,10 +38,43 @@ impl Vector for Avx512 {
         fn pow2(n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
         fn to_int(x: __m512) -> __m512i { _mm512_cvtps_epi32(x) }
         fn to_float(x: __m512i) -> __m512 { _mm512_cvtepi32_ps(x) }
+        fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+            // Pairs of rows, then of pairs: four numbers of one column end up side by side, for four columns per register.
+            let mut quads = rows;
+            for four in (0..16).step_by(4) {
+                let [a, b, c, d] = [rows[four], rows[four + 1], rows[four + 2], rows[four + 3]];
+                let [ab_low, cd_low, ab_high, cd_high] = [
+                    _mm512_unpacklo_ps(a, b),
+                    _mm512_unpacklo_ps(c, d),
+                    _mm512_unpackhi_ps(a, b),
+                    _mm512_unpackhi_ps(c, d),
+                ];
+                quads[four] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab_low), _mm512_castps_pd(cd_low)));
+                quads[four + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab_low), _mm512_castps_pd(cd_low)));
+                quads[four + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)));
+                quads[four + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)));
+            }
+            // Register r of each four holds columns r, r + 4, r + 8 and r + 12: gather the quarters of each column.
+            let mut columns = rows;
+            for r in 0..4 {
+                let even_low = _mm512_shuffle_f32x4::<0x88>(quads[r], quads[r + 4]);
+                let odd_low = _mm512_shuffle_f32x4::<0xdd>(quads[r], quads[r + 4]);
+                let even_high = _mm512_shuffle_f32x4::<0x88>(quads[r + 8], quads[r + 12]);
+                let odd_high = _mm512_shuffle_f32x4::<0xdd>(quads[r + 8], quads[r + 12]);
+                columns[r] = _mm512_shuffle_f32x4::<0x88>(even_low, even_high);
+                columns[r + 8] = _mm512_shuffle_f32x4::<0xdd>(even_low, even_high);
+                columns[r + 4] = _mm512_shuffle_f32x4::<0x88>(odd_low, odd_high);
+                columns[r + 12] = _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high);
+            }
+            columns
+        }
         fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn mul_int(a: __m512i, b: i32) -> __m512i { _mm512_mullo_epi32(a, _mm512_set1_epi32(b)) }
         fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
+        fn sum(x: __m512) -> f32 { _mm512_reduce_add_ps(x) }
+        fn largest(x: __m512) -> f32 { _mm512_reduce_max_ps(x) }
+        fn smallest(x: __m512) -> f32 { _mm512_reduce_min_ps(x) }
     }
 }
 
