@@ -16,8 +16,11 @@
 
 mod all;
 mod generic;
+pub mod measure;
 mod packed;
 mod program;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod workers;
 #[cfg(target_arch = "x86_64")]

@@ -24,13 +24,15 @@ use crate::gguf::TensorType;
 
 /// How the elements of a packed matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Element {
+pub enum Element {
     /// 8-bit integers with one scale per output.
     Int8,
-    /// 8-bit integers with one scale per output and block of [`BLOCK`] inputs: what a q8_0 matrix holds, without loss. Its
+    /// 8-bit integers with one scale per output and block of 32 inputs: what a q8_0 matrix holds, without loss. Its
     /// product takes a fifth more time than that of [`Element::Int8`].
     Int8Blocks,
+    /// The upper halves of 32-bit floats.
     Bf16,
+    /// 32-bit floats.
     F32,
 }
 
@@ -288,27 +290,28 @@ fn put(numbers: &mut [u8], column: usize, bytes: [u8; 4]) {
     numbers[column * 4..][..4].copy_from_slice(&bytes);
 }
 
-/// The scale that takes the largest value to ±127, and its inverse.
+/// The scale that takes the largest value to ±127, and its inverse. No finite number if a value is none.
 fn scale_of(values: &[f32]) -> (f32, f32) {
-    // In lanes, so that it compiles to vector instructions.
-    let mut lanes = [0.0f32; 16];
+    // In lanes, so that it compiles to vector instructions; as integers, in whose order a NaN is the largest.
+    let mut lanes = [0; 16];
     let (chunks, rest) = values.as_chunks::<16>();
+    let bits = |value: &f32| value.abs().to_bits() as i32;
     for chunk in chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let magnitude = value.abs();
-            *lane = if magnitude > *lane { magnitude } else { *lane };
+            *lane = bits(value).max(*lane);
         }
     }
-    let largest = lanes.iter().chain(rest).fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = largest / 127.0;
-    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+    let largest = lanes.into_iter().chain(rest.iter().map(bits)).fold(0, i32::max);
+    let scale = f32::from_bits(largest as u32) / 127.0;
+    // The inverse of a denormal number may be infinite; so small a row is as good as zeros.
+    (scale, if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 })
 }
 
-/// The nearest integer, for numbers of up to 22 bits.
+/// The nearest integer in −127..=127, and any of them for what is no number.
 fn nearest(value: f32) -> i32 {
     // The addition pushes the fraction out of the mantissa, which then ends in the integer.
     const SHIFT: f32 = (3 << 22) as f32;
-    (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
+    ((value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32).clamp(-127, 127)
 }
 
 /// The outputs that a panel has in common with a range of them, as columns of the panel.
@@ -316,3 +319,6 @@ pub(super) fn columns_within(panel: usize, outputs: &Range<usize>) -> Range<usiz
     let first = panel * PANEL;
     outputs.start.saturating_sub(first).min(PANEL)..outputs.end.saturating_sub(first).min(PANEL)
 }
+
+#[cfg(test)]
+mod tests;

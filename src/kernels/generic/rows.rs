@@ -3,7 +3,7 @@
 use crate::kernels::RowScale;
 use crate::kernels::vector::{MAX_LANES, Vector};
 
-/// Adds up rows: x = scale · (a + b), or x = a where `b` is null.
+/// Adds up rows: x = scale · (a + b).
 ///
 /// # Safety
 /// The CPU has the instructions of `V`, here and below; `to` and the sources are `len` numbers.
@@ -79,18 +79,20 @@ pub unsafe fn layer_norm<V: Vector>(
 pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride: usize) -> RowScale {
     // SAFETY: every access is to `count` numbers from `at`, or to a unit that the caller vouches for.
     unsafe {
-        let (mut low, mut high) = (V::splat(0.0), V::splat(0.0));
+        let (mut low, mut high, mut nothing) = (V::splat(0.0), V::splat(0.0), V::splat(0.0));
         let mut at = 0;
         while at < len {
             let value = V::load_first(x.add(at), V::LANES.min(len - at));
-            // In this order a NaN stays one.
             low = V::min(low, value);
             high = V::max(high, value);
+            // Comparisons lose a NaN. This stays 0 only without one, and without an infinity.
+            nothing = V::mul_add(value, V::splat(0.0), nothing);
             at += V::LANES;
         }
         let (low, high) = (V::smallest(low), V::largest(high));
-        let scale = (high - low) / 255.0;
-        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let scale = (high - low) / 255.0 + V::sum(nothing);
+        // The inverse of a denormal number may be infinite; so small a row is as good as zeros.
+        let inverse = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
         let zero = (-low * inverse).round_ties_even();
         let mut unit = to;
         let units = len.div_ceil(UNIT);

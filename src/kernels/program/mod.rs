@@ -285,3 +285,6 @@ impl Program {
         self.kernels
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,7 +210,7 @@ impl<'r> Run<'r> {
                 end_panel(products()) - first_panel(products())
             }
             Op::Attention(attention) => sizes.batch * attention.heads,
-            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
+            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op, sizes)),
         }
     }
 
@@ -385,8 +385,9 @@ impl<'r> Run<'r> {
     fn rows(&self, op: &Op, task: usize) {
         let functions = self.program.kernels.functions;
         let stream = row_stream(op);
-        let first = task * rows_per_task(op);
-        let end = stream.rows.count(self.call.sizes).min(first + rows_per_task(op));
+        let per_task = rows_per_task(op, self.call.sizes);
+        let first = task * per_task;
+        let end = stream.rows.count(self.call.sizes).min(first + per_task);
         for row in first..end {
             match op {
                 Op::Embed { to } => self.embed(*to, row),
@@ -498,7 +499,10 @@ fn row_stream(op: &Op) -> Stream {
     }
 }
 
-/// So many that a task takes about a microsecond.
-fn rows_per_task(op: &Op) -> usize {
-    if row_stream(op).width < 2048 { 2 } else { 1 }
+/// So many that a task takes about a microsecond, or more where the tasks would be too many to count.
+fn rows_per_task(op: &Op, sizes: Sizes) -> usize {
+    const MAX_TASKS: usize = 4096;
+    let stream = row_stream(op);
+    let usual = if stream.width < 2048 { 2 } else { 1 };
+    usual.max(stream.rows.count(sizes).div_ceil(MAX_TASKS))
 }
