@@ -43,10 +43,7 @@ pub(super) trait Vector: Copy + 'static {
     /// Turns the rows of a square block, the first `LANES` of the array, into its columns.
     unsafe fn transpose(rows: [Self::F; MAX_LANES]) -> [Self::F; MAX_LANES];
     unsafe fn load_int(from: *const i32) -> Self::I;
-    unsafe fn sub_int(a: Self::I, b: Self::I) -> Self::I;
-    /// The lower 32 bits of the products.
-    unsafe fn mul_int(a: Self::I, b: i32) -> Self::I;
-    /// Stores `LANES` integers of 0..=255 as bytes.
+    /// Stores `LANES` integers as bytes: those below 0 as 0, those above 255 as 255.
     unsafe fn store_bytes(to: *mut u8, x: Self::I);
 
     /// The first `count` ≤ `LANES` numbers; the others are 0.

@@ -56,10 +56,8 @@ impl Vector for Portable {
             columns
         }
         fn load_int(from: *const i32) -> [i32; LANES] { from.cast::<[i32; LANES]>().read_unaligned() }
-        fn sub_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, |a, b| a.wrapping_sub(b)) }
-        fn mul_int(a: [i32; LANES], b: i32) -> [i32; LANES] { map(a, |a| a.wrapping_mul(b)) }
         fn store_bytes(to: *mut u8, x: [i32; LANES]) {
-            to.cast::<[u8; LANES]>().write_unaligned(map(x, |x| x as u8))
+            to.cast::<[u8; LANES]>().write_unaligned(map(x, |x| x.clamp(0, 255) as u8))
         }
     }
 }

@@ -147,11 +147,11 @@ pub(in crate::kernels) trait Scaling<V: Vector> {
     /// The CPU has the instructions of `V`, here and below; the panel's numbers per column are padded by a register.
     unsafe fn columns(&self, column: usize) -> Self::Columns;
 
-    /// The numbers of those columns in one row.
+    /// The numbers of those columns in one row, bias included.
     ///
     /// # Safety
     /// `sums` holds `LANES` sums; there is such a row.
-    unsafe fn scaled(&self, sums: *const u32, row: usize, columns: Self::Columns) -> V::F;
+    unsafe fn scaled(&self, sums: *const u32, row: usize, columns: Self::Columns, bias: V::F) -> V::F;
 }
 
 /// Turns the sums of a tile into results: scale, bias, activation, residual. Results beyond the columns to keep are not stored.
@@ -178,7 +178,7 @@ pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(
             let to = finish.to.add(at);
             if !finish.residual.is_null() {
                 for row in 0..finish.rows {
-                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
                     let residual =
                         V::load_first(finish.residual.add(row * finish.residual_stride + at), count);
                     let result = V::add(activate::<V>(finish.activation, sum), residual);
@@ -187,12 +187,12 @@ pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(
             } else if finish.activation == Activation::Gelu {
                 // The usual one gets a loop of its own, in which nothing is decided.
                 for row in 0..finish.rows {
-                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
                     V::store_first(to.add(row * finish.stride), activate::<V>(Activation::Gelu, sum), count);
                 }
             } else {
                 for row in 0..finish.rows {
-                    let sum = V::add(scaling.scaled(sums.add(row * PANEL), row, columns), bias);
+                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
                     V::store_first(to.add(row * finish.stride), activate::<V>(finish.activation, sum), count);
                 }
             }
@@ -211,9 +211,9 @@ impl<V: Vector> Scaling<V> for Exact {
     unsafe fn columns(&self, _: usize) {}
 
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, _: usize, (): ()) -> V::F {
+    unsafe fn scaled(&self, sums: *const u32, _: usize, (): (), bias: V::F) -> V::F {
         // SAFETY: as the caller vouches.
-        unsafe { V::load(sums.cast()) }
+        unsafe { V::add(V::load(sums.cast()), bias) }
     }
 }
 
@@ -229,22 +229,22 @@ pub(in crate::kernels) struct Quantized {
 }
 
 impl<V: Vector> Scaling<V> for Quantized {
-    type Columns = (V::F, V::I);
+    type Columns = [V::F; 2];
 
     #[inline(always)]
-    unsafe fn columns(&self, column: usize) -> (V::F, V::I) {
+    unsafe fn columns(&self, column: usize) -> [V::F; 2] {
         // SAFETY: as the caller vouches.
-        unsafe { (V::load(self.scales.add(column)), V::load_int(self.totals.add(column))) }
+        unsafe { [V::load(self.scales.add(column)), V::to_float(V::load_int(self.totals.add(column)))] }
     }
 
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, row: usize, (scales, totals): (V::F, V::I)) -> V::F {
+    unsafe fn scaled(&self, sums: *const u32, row: usize, [scales, totals]: [V::F; 2], bias: V::F) -> V::F {
         // SAFETY: as the caller vouches.
         unsafe {
             let row = &*self.rows.add(row);
-            // Integers of at most 31 bits, whose difference is rounded once, to f32.
-            let sum = V::sub_int(V::load_int(sums.cast()), V::mul_int(totals, row.zero));
-            V::mul(V::to_float(sum), V::mul(scales, V::splat(row.scale)))
+            let sum = V::to_float(V::load_int(sums.cast()));
+            let centred = V::mul_add(totals, V::splat(-(row.zero as f32)), sum);
+            V::mul_add(centred, V::mul(scales, V::splat(row.scale)), bias)
         }
     }
 }
@@ -268,12 +268,12 @@ impl<V: Vector> Scaling<V> for BlockScaling {
     }
 
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, row: usize, totals: V::F) -> V::F {
+    unsafe fn scaled(&self, sums: *const u32, row: usize, totals: V::F, bias: V::F) -> V::F {
         // SAFETY: as the caller vouches.
         unsafe {
             let row = &*self.rows.add(row);
             let sum = V::mul_add(totals, V::splat(-(row.zero as f32)), V::load(sums.cast()));
-            V::mul(sum, V::splat(row.scale))
+            V::mul_add(sum, V::splat(row.scale), bias)
         }
     }
 }

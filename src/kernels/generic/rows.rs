@@ -94,27 +94,35 @@ pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride
         // The inverse of a denormal number may be infinite; so small a row is as good as zeros.
         let inverse = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
         let zero = (-low * inverse).round_ties_even();
+        let (inverses, zeros) = (V::splat(inverse), V::splat(zero));
         let mut unit = to;
-        let units = len.div_ceil(UNIT);
-        let mut done = 0;
         at = 0;
-        while at < len {
-            let value = V::load_first(x.add(at), V::LANES.min(len - at));
-            let level = V::mul_add(value, V::splat(inverse), V::splat(zero));
-            let level = V::min(V::splat(255.0), V::max(V::splat(0.0), level));
-            let mut bytes = [0u8; MAX_LANES];
-            V::store_bytes(bytes.as_mut_ptr(), V::to_int(level));
-            let fresh = (V::LANES / UNIT).min(units - done);
-            for n in 0..fresh {
-                let bytes = bytes.as_ptr().add(n * UNIT).cast::<u32>().read_unaligned();
-                unit.cast::<u32>().write_unaligned(bytes);
+        while at + V::LANES <= len {
+            let units = round::<V>(V::load(x.add(at)), inverses, zeros);
+            for bytes in &units[..V::LANES / UNIT] {
+                unit.cast::<u32>().write_unaligned(*bytes);
                 unit = unit.wrapping_add(stride);
             }
-            done += fresh;
             at += V::LANES;
+        }
+        if at < len {
+            let units = round::<V>(V::load_part(x.add(at), len - at), inverses, zeros);
+            for bytes in &units[..(len - at).div_ceil(UNIT)] {
+                unit.cast::<u32>().write_unaligned(*bytes);
+                unit = unit.wrapping_add(stride);
+            }
         }
         RowScale { scale, zero: zero as i32 }
     }
+}
+
+/// Bytes for `LANES` numbers, in units.
+#[inline(always)]
+unsafe fn round<V: Vector>(x: V::F, inverse: V::F, zero: V::F) -> [u32; MAX_LANES / UNIT] {
+    let mut units = [0u32; MAX_LANES / UNIT];
+    // SAFETY: the caller vouches for the CPU; the array has room for a byte per lane.
+    unsafe { V::store_bytes(units.as_mut_ptr().cast(), V::to_int(V::mul_add(x, inverse, zero))) };
+    units
 }
 
 /// Bytes in a unit.

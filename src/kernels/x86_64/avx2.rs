@@ -66,8 +66,6 @@ impl Vector for Avx2 {
             columns
         }
         fn load_int(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
-        fn sub_int(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
-        fn mul_int(a: __m256i, b: i32) -> __m256i { _mm256_mullo_epi32(a, _mm256_set1_epi32(b)) }
         fn store_bytes(to: *mut u8, x: __m256i) {
             let halves = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
             _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves))

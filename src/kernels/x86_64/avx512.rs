@@ -69,9 +69,7 @@ impl Vector for Avx512 {
             columns
         }
         fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
-        fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
-        fn mul_int(a: __m512i, b: i32) -> __m512i { _mm512_mullo_epi32(a, _mm512_set1_epi32(b)) }
-        fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
+        fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_max_epi32(x, _mm512_setzero_si512()))) }
         fn sum(x: __m512) -> f32 { _mm512_reduce_add_ps(x) }
         fn largest(x: __m512) -> f32 { _mm512_reduce_max_ps(x) }
         fn smallest(x: __m512) -> f32 { _mm512_reduce_min_ps(x) }
