@@ -155,6 +155,8 @@ unsafe fn soft_max<V: Vector>(row: *mut f32, keys: usize, scale: f32, mask: *con
             let mut score = V::mul(V::load(row.add(at)), V::splat(scale));
             if !mask.is_null() {
                 score = V::add(score, V::load_first(mask.add(at), V::LANES.min(keys - at)));
+                // A mask of −∞ must leave a key above what lies beyond the last one.
+                score = V::max(V::splat(f32::MIN), score);
             }
             V::store(row.add(at), score);
             // What lies beyond the last key must weigh nothing, even where every key is masked.
