@@ -41,6 +41,17 @@ fn sets() -> Vec<InstructionSet> {
     if named.is_empty() { available().next_back().into_iter().collect() } else { named }
 }
 
+/// The peak over that much time: a busy machine takes as large a share of it as of the kernel before.
+fn peak_for(set: InstructionSet, element: Element, time: Duration) -> Option<f64> {
+    let started = Instant::now();
+    let (mut measurements, mut inverses) = (0.0, 0.0);
+    while inverses == 0.0 || started.elapsed() < time {
+        inverses += 1.0 / peak(set, element)?;
+        measurements += 1.0;
+    }
+    Some(measurements / inverses)
+}
+
 fn median(mut samples: Vec<f64>) -> Option<f64> {
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied()
@@ -90,7 +101,7 @@ fn table_of_products(
                     let speed = (multiplications * times) as f64 / elapsed.as_secs_f64() / 1e9;
                     let (speeds, peaks) = &mut *samples.borrow_mut();
                     speeds.push(speed);
-                    peaks.extend(peak(set, element));
+                    peaks.extend(peak_for(set, element, elapsed));
                     elapsed
                 });
             });
