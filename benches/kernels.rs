@@ -7,8 +7,8 @@
 //! cargo bench --bench kernels -- avx512vnni/int8/streamed   # the whole matrix instead of what fits a cache
 //! ```
 //!
-//! One thread. The peak is measured in turns with the kernel, so that whatever else the machine does slows both down. Tables
-//! hold medians, in GMAC/s, and the share of the peak.
+//! One thread. Tables hold medians, in GMAC/s, and the share of the peak: the highest of many short measurements, in turns
+//! with the kernel. Whatever else the machine does slows the medians down and not the peak, so shares are for an idle one.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -39,17 +39,6 @@ fn sets() -> Vec<InstructionSet> {
     let available = || InstructionSet::ALL.into_iter().filter(|set| set.is_available());
     let named: Vec<InstructionSet> = available().filter(|set| mentioned(set.name())).collect();
     if named.is_empty() { available().next_back().into_iter().collect() } else { named }
-}
-
-/// The peak over that much time: a busy machine takes as large a share of it as of the kernel before.
-fn peak_for(set: InstructionSet, element: Element, time: Duration) -> Option<f64> {
-    let started = Instant::now();
-    let (mut measurements, mut inverses) = (0.0, 0.0);
-    while inverses == 0.0 || started.elapsed() < time {
-        inverses += 1.0 / peak(set, element)?;
-        measurements += 1.0;
-    }
-    Some(measurements / inverses)
 }
 
 fn median(mut samples: Vec<f64>) -> Option<f64> {
@@ -101,12 +90,12 @@ fn table_of_products(
                     let speed = (multiplications * times) as f64 / elapsed.as_secs_f64() / 1e9;
                     let (speeds, peaks) = &mut *samples.borrow_mut();
                     speeds.push(speed);
-                    peaks.extend(peak_for(set, element, elapsed));
+                    peaks.extend(peak(set, element));
                     elapsed
                 });
             });
             let (speeds, of_instructions) = samples.into_inner();
-            let (speed, peak) = (median(speeds), median(of_instructions));
+            let (speed, peak) = (median(speeds), of_instructions.into_iter().reduce(f64::max));
             measured |= speed.is_some();
             line += &match (speed, peak) {
                 (Some(speed), Some(peak)) => format!(" {speed:.0} ({:.0} %) |", 100.0 * speed / peak),
@@ -123,7 +112,8 @@ fn table_of_products(
     if lines.is_empty() {
         return;
     }
-    let peak = median(peaks).map_or(String::new(), |peak| format!(", of a peak of {peak:.0}"));
+    let peak =
+        peaks.into_iter().reduce(f64::max).map_or(String::new(), |peak| format!(", of a peak of {peak:.0}"));
     println!("\n{name} with {}, weights {weights}: GMAC/s{peak}\n", set.name());
     let shapes: Vec<String> = SHAPES.iter().map(|(inputs, outputs)| format!("{inputs}→{outputs}")).collect();
     println!("| rows | {} |\n|---:|{}", shapes.join(" | "), "---:|".repeat(SHAPES.len()));
