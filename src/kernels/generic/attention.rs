@@ -162,7 +162,9 @@ unsafe fn exponentials<V: Vector>(row: *mut f32, keys: usize, mask: *const f32) 
         if !mask.is_null() {
             for at in (0..padded).step_by(V::LANES) {
                 let masks = V::load_first(mask.add(at), V::LANES.min(keys - at));
-                V::store(row.add(at), V::add(V::load(row.add(at)), masks));
+                let score = V::add(V::load(row.add(at)), masks);
+                // A mask of −∞ must leave a key above what lies beyond the last one.
+                V::store(row.add(at), V::max(V::splat(f32::MIN), score));
             }
         }
         // What lies beyond the last key must weigh nothing, even where every key is masked.

@@ -101,6 +101,7 @@ impl<'w> Recorder<'w> {
         let stored = self.weights.stored(product.matrix);
         let element = product.element;
         let layout = Layout { element, inputs: stored.columns, outputs: stored.rows };
+        assert_eq!(x.width, stored.columns, "a row of x for {}", product.matrix);
         let outputs = product.outputs.unwrap_or(0..stored.rows);
         let tile_rows = self.kernels.tiles(element).max_rows();
         let prepared = self.prepare(
