@@ -8,7 +8,7 @@ use super::inputs::{ImageInput, QuestionInput};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
 use crate::kernels::{InstructionSet, Kernels, OperationTime};
-use crate::model::{Model, Output, Shape};
+use crate::model::{Model, Output, Packing, Shape};
 
 use fused::FusedEngine;
 use stock::StockEngine;
@@ -31,12 +31,14 @@ impl Lowering {
     ///
     /// # Errors
     /// [`Error::Input`] for an instruction set that it does not have.
-    fn kernels(self) -> Result<Option<Kernels>, Error> {
+    fn kernels(self, model: &Model) -> Result<Option<Kernels>, Error> {
         match self {
             Lowering::Ggml => Ok(None),
-            // Plain Rust is the reference of the other kernels; ggml's are faster.
+            // Plain Rust is the reference of the other kernels; ggml's are faster, but do not read packed matrices.
             Lowering::Fastest => {
-                Ok(Some(Kernels::best()).filter(|best| best.set() != InstructionSet::Portable))
+                let serves =
+                    |best: &Kernels| best.set() != InstructionSet::Portable || model.packing().is_some();
+                Ok(Some(Kernels::best()).filter(serves))
             }
             Lowering::Kernels(set) => match Kernels::new(set) {
                 Some(kernels) => Ok(Some(kernels)),
@@ -104,7 +106,10 @@ pub(super) struct Masks<'m> {
 impl Engine {
     /// Takes all memory and starts all threads. An engine that observes what matrices are multiplied with is always ggml's.
     pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
-        let kernels = if observed { None } else { options.lowering.kernels()? };
+        let kernels = if observed { None } else { options.lowering.kernels(model)? };
+        if kernels.is_none() && model.packing().is_some() {
+            return Err(Packing::refusal("which ggml's operations do not read", "without --pack"));
+        }
         Ok(match kernels {
             None => Engine::Stock(StockEngine::new(model, options, observed)?),
             Some(kernels) => Engine::Fused(FusedEngine::new(model, options, kernels)?),
