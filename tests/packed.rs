@@ -92,7 +92,9 @@ fn a_packed_file_gives_the_same_answers_to_the_bit() {
         let packed = Model::open(packed).unwrap();
         assert_eq!(expected.len(), 8);
         assert!(expected == outputs(&packed, lowering), "{tensor_type}");
-        assert!(expected == outputs(&packed, Lowering::Fastest), "{tensor_type} fastest");
+        if best() != InstructionSet::Portable {
+            assert!(expected == outputs(&packed, Lowering::Fastest), "{tensor_type} fastest");
+        }
     }
 }
 

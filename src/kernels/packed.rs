@@ -402,13 +402,14 @@ fn interleave(columns: &[u8], stride: usize, panel: &mut [u8]) {
     let done = squares.len() * SIDE;
     for (number, steps) in squares.iter_mut().enumerate() {
         for first in (0..PANEL).step_by(SIDE) {
-            let square: [[[u8; UNIT]; SIDE]; SIDE] = std::array::from_fn(|column| {
+            let square: [[u32; SIDE]; SIDE] = std::array::from_fn(|column| {
                 let at = (first + column) * stride + number * SIDE * UNIT;
                 let units = columns[at..at + SIDE * UNIT].as_chunks::<UNIT>().0;
-                std::array::from_fn(|step| units[step])
+                std::array::from_fn(|step| u32::from_le_bytes(units[step]))
             });
             for step in 0..SIDE {
-                let across: [[u8; UNIT]; SIDE] = std::array::from_fn(|column| square[column][step]);
+                let across: [[u8; UNIT]; SIDE] =
+                    std::array::from_fn(|column| square[column][step].to_le_bytes());
                 steps[step * PANEL_STEP + first * UNIT..][..SIDE * UNIT]
                     .copy_from_slice(across.as_flattened());
             }

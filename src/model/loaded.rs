@@ -62,8 +62,8 @@ impl Model {
     /// Loads a model from a copy of a file's bytes.
     ///
     /// # Errors
-    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Vision`] for a
-    /// front end out of range, [`Error::OutOfMemory`].
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Packed`] for a packed file that
+    /// this build does not read, [`Error::Vision`] for a front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::load(Storage::copy_of(bytes)?)
     }

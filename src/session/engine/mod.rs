@@ -31,14 +31,12 @@ impl Lowering {
     ///
     /// # Errors
     /// [`Error::Input`] for an instruction set that it does not have.
-    fn kernels(self, model: &Model) -> Result<Option<Kernels>, Error> {
+    fn kernels(self) -> Result<Option<Kernels>, Error> {
         match self {
             Lowering::Ggml => Ok(None),
-            // Plain Rust is the reference of the other kernels; ggml's are faster, but do not read packed matrices.
+            // Plain Rust is the reference of the other kernels; ggml's are faster.
             Lowering::Fastest => {
-                let serves =
-                    |best: &Kernels| best.set() != InstructionSet::Portable || model.packing().is_some();
-                Ok(Some(Kernels::best()).filter(serves))
+                Ok(Some(Kernels::best()).filter(|best| best.set() != InstructionSet::Portable))
             }
             Lowering::Kernels(set) => match Kernels::new(set) {
                 Some(kernels) => Ok(Some(kernels)),
@@ -106,9 +104,14 @@ pub(super) struct Masks<'m> {
 impl Engine {
     /// Takes all memory and starts all threads. An engine that observes what matrices are multiplied with is always ggml's.
     pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
-        let kernels = if observed { None } else { options.lowering.kernels(model)? };
+        let kernels = if observed { None } else { options.lowering.kernels()? };
         if kernels.is_none() && model.packing().is_some() {
-            return Err(Packing::refusal("which ggml's operations do not read", "without --pack"));
+            // Plain Rust could run it, a hundred times slower than ggml runs the file without.
+            let problem = match options.lowering {
+                Lowering::Fastest if !observed => "which this CPU has no fast kernels for",
+                _ => "which ggml's operations do not read",
+            };
+            return Err(Packing::refusal(problem, "without --pack"));
         }
         Ok(match kernels {
             None => Engine::Stock(StockEngine::new(model, options, observed)?),
