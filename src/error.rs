@@ -62,6 +62,16 @@ pub enum Error {
         /// What the file has.
         found: String,
     },
+    /// The file's matrices are packed in an order that does not serve here.
+    #[error("the file is packed as {layout}, {problem}: convert the checkpoint again {remedy}")]
+    Packed {
+        /// The order's name.
+        layout: String,
+        /// Why it does not serve.
+        problem: &'static str,
+        /// How to convert.
+        remedy: &'static str,
+    },
     /// An input that the model cannot take.
     #[error("{name}: expected {expected}, found {found}")]
     Input {

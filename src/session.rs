@@ -128,7 +128,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Input`] for an output that
-    /// the model does not have, [`Error::OutOfMemory`], [`Error::Threads`].
+    /// the model does not have, [`Error::OutOfMemory`], [`Error::Threads`]; [`Error::Packed`] for a lowering that does not read what
+    /// the model's file is packed in.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
         Self::with(model, options, false)
     }

@@ -9,8 +9,8 @@ use memmap2::Mmap;
 use crate::Error;
 use crate::ggml::AlignedBuffer;
 
-/// The alignment of tensor data in a GGUF file, which its bytes must have in memory too.
-const ALIGNMENT: usize = 32;
+/// The alignment of tensor data in a GGUF file, which its bytes must have in memory too: 32, or 64 if it is packed.
+const ALIGNMENT: usize = 64;
 
 /// Bytes that never change, aligned for ggml.
 pub(crate) struct Storage(Kind);

@@ -135,7 +135,7 @@ impl Checkpoint {
         if let Some(found) = source.quantized().filter(|_| !options.allow_requantize) {
             return Err(Error::Requantize { path: path.to_owned(), found });
         }
-        let About { config, labels, front_end } = source.about().clone();
+        let About { config, labels, front_end, .. } = source.about().clone();
         let metadata = source.metadata().clone();
         let tokenizer = FoundTokenizer::in_gguf(path, &metadata)?;
         let preprocessing = Preprocessing { path: Some(path.to_owned()), front_end };

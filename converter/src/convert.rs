@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
+use lxmert::InstructionSet;
 use lxmert::atomic_file::AtomicFile;
 use lxmert::gguf::{TensorSpec, WriteError, Writer};
+use lxmert::model::{Packer, Packing};
 
 use crate::Error;
 use crate::check::check;
@@ -46,6 +48,9 @@ pub struct Options {
     pub keys: Vec<KeyOverride>,
     /// How much the columns of the matrices matter.
     pub importance: Option<Importance>,
+    /// Store the matrices in the order in which the kernels for that instruction set read them. The answers are the same to the
+    /// bit as from the file without, when its matrices are packed for the same instruction set at each start.
+    pub pack: Option<InstructionSet>,
 }
 
 /// How far a conversion is.
@@ -143,9 +148,10 @@ pub fn convert(
         let file_bytes = Writer::file_bytes(&metadata, &specs)?;
         return Ok(job.report(None, file_bytes, &[], started.elapsed()));
     }
-    let mut writer = Writer::create(out, &metadata, &specs)?;
+    let writer = Writer::create(out, &metadata, &specs)?;
     counter = Counter { stage: Stage::Writing, done: 0, ..counter };
     let mut differences = vec![Difference::default(); specs.len()];
+    let mut sink = Sink { writer, packing: job.packing.as_ref(), packer: None, packed: Vec::new() };
     stream(
         source,
         &job.plan.tensors,
@@ -158,7 +164,9 @@ pub fn convert(
         },
         |piece, difference, bytes| {
             differences[piece.tensor].add(&difference);
-            writer.write(bytes)?;
+            let tensor = &job.plan.tensors[piece.tensor];
+            let is_last = piece.is_last_of(tensor);
+            sink.write(&tensor.name, bytes, is_last)?;
             counter.add(piece.len);
             Ok(())
         },
@@ -166,10 +174,34 @@ pub fn convert(
     if let Some(limit) = options.min_cosine {
         check_cosines(&specs, &differences, limit)?;
     }
-    writer.finish()?;
+    sink.writer.finish()?;
 
     let file_bytes = std::fs::metadata(out).map_err(Error::io(out))?.len();
     Ok(job.report(Some(out), file_bytes, &differences, started.elapsed()))
+}
+
+/// Writes tensors as they come, packing those that are to be packed.
+struct Sink<'p> {
+    writer: Writer,
+    packing: Option<&'p Packing>,
+    /// Of the tensor that is being packed.
+    packer: Option<Packer>,
+    packed: Vec<u8>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, name: &str, bytes: &[u8], is_last: bool) -> Result<(), WriteError> {
+        if self.packer.is_none() {
+            self.packer = self.packing.and_then(|packing| packing.packer(name));
+        }
+        let Some(packer) = &mut self.packer else { return self.writer.write(bytes) };
+        self.packed.clear();
+        packer.add(bytes, &mut self.packed);
+        if is_last && let Some(packer) = self.packer.take() {
+            packer.finish(&mut self.packed);
+        }
+        self.writer.write(&self.packed)
+    }
 }
 
 /// Refuses tensors that their types have changed too much.

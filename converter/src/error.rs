@@ -93,6 +93,18 @@ pub enum Error {
         /// A type that it has.
         found: gguf::TensorType,
     },
+    /// A GGUF file's matrices are packed, which no conversion can start from.
+    #[error("{}: its matrices are packed to be run, not to be converted: convert the original checkpoint", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key was given a value that follows from how the matrices are packed.
+    #[error("{key} cannot be overridden in a packed file: it follows from --pack")]
+    PackedKey {
+        /// The key.
+        key: String,
+    },
     /// The index of a sharded checkpoint is unusable.
     #[error("{}: {reason}", path.display())]
     Index {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lxmert::gguf::{Metadata, TensorSpec, TensorType};
-use lxmert::model::{ARCHITECTURE, Config, Tensor, tensors};
+use lxmert::model::{ARCHITECTURE, Config, Packing, Tensor, tensors};
 
 use crate::Error;
 use crate::check::Checked;
@@ -35,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub plan: Plan,
     /// The type of each, and why it is not the one that was asked for.
     pub choices: Vec<(TensorType, Option<Reason>)>,
+    /// Which of them are packed, and how.
+    pub packing: Option<Packing>,
     labels: Option<Labels>,
     requested: FileType,
     options: &'a Options,
@@ -63,13 +65,21 @@ impl<'a> Job<'a> {
             importance.check(matrices)?;
         }
         let tensors = plan.tensors.iter().zip(&checked.max_abs);
-        let choices = tensors
+        let choices: Vec<_> = tensors
             .map(|(tensor, max_abs)| {
                 let wanted = options.types.choose(requested, &tensor.name);
                 choose(tensor.role, tensor.row_len(), *max_abs, wanted)
             })
             .collect();
-        Ok(Job { checkpoint, plan, choices, labels, requested, options, sha256 })
+        let packing = options.pack.map(|set| {
+            let types = choices.iter().map(|(tensor_type, _)| *tensor_type);
+            let tensors = plan.tensors.iter().zip(types);
+            Packing::new(tensors.map(|(of, type_)| (&*of.name, &*of.dims, of.role, type_)), set)
+        });
+        if let Some(key) = options.keys.iter().find(|key| packing.is_some() && Packing::decides(&key.key)) {
+            return Err(Error::PackedKey { key: key.key.clone() });
+        }
+        Ok(Job { checkpoint, plan, choices, packing, labels, requested, options, sha256 })
     }
 
     /// How much each column of a tensor matters, if that is known.
@@ -81,10 +91,13 @@ impl<'a> Job<'a> {
     pub fn specs(&self) -> Vec<TensorSpec> {
         let tensors = self.plan.tensors.iter().zip(&self.choices);
         tensors
-            .map(|(tensor, (tensor_type, _))| TensorSpec {
-                name: tensor.name.clone(),
-                tensor_type: *tensor_type,
-                dims: tensor.dims.clone(),
+            .map(|(tensor, (tensor_type, _))| {
+                let packed = self.packing.as_ref().and_then(|packing| packing.bytes(&tensor.name));
+                let (tensor_type, dims) = match packed {
+                    Some(bytes) => (TensorType::I8, vec![bytes]),
+                    None => (*tensor_type, tensor.dims.clone()),
+                };
+                TensorSpec { name: tensor.name.clone(), tensor_type, dims }
             })
             .collect()
     }
@@ -143,8 +156,11 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Writes where the importance came from, and the keys that somebody wants otherwise.
+    /// Writes how matrices are packed, where the importance came from, and the keys that somebody wants otherwise.
     fn describe_choices(&self, metadata: &mut Metadata) -> Result<(), Error> {
+        if let Some(packing) = &self.packing {
+            packing.write_metadata(metadata)?;
+        }
         if let Some(importance) = &self.options.importance {
             importance.write_metadata(metadata)?;
         }
@@ -176,17 +192,24 @@ impl<'a> Job<'a> {
     ) -> Report {
         let parameters = self.plan.parameters();
         let ignored = self.plan.ignored;
+        let packing = self.packing;
+        let element = |name: &str| packing.as_ref()?.element(name);
         let planned = self.plan.tensors.into_iter().zip(self.choices).enumerate();
         let tensors: Vec<_> = planned
-            .map(|(number, (tensor, (tensor_type, reason)))| TensorReport {
-                bytes: tensor.bytes(tensor_type),
-                bits_per_weight: bits_per_weight(tensor.bytes(tensor_type), tensor.values()),
-                tensor_type: tensor_type.to_string(),
-                name: tensor.name,
-                dims: tensor.dims,
-                reason,
-                error: differences.get(number).map(Difference::report),
-                sources: own_names(self.checkpoint.source.as_ref(), &tensor.sources),
+            .map(|(number, (tensor, (tensor_type, reason)))| {
+                let packed = packing.as_ref().and_then(|packing| packing.bytes(&tensor.name));
+                let bytes = packed.unwrap_or_else(|| tensor.bytes(tensor_type));
+                TensorReport {
+                    bytes,
+                    bits_per_weight: bits_per_weight(bytes, tensor.values()),
+                    tensor_type: tensor_type.to_string(),
+                    packed: element(&tensor.name).map(str::to_owned),
+                    name: tensor.name,
+                    dims: tensor.dims,
+                    reason,
+                    error: differences.get(number).map(Difference::report),
+                    sources: own_names(self.checkpoint.source.as_ref(), &tensor.sources),
+                }
             })
             .collect();
         let data_bytes = tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
@@ -208,6 +231,7 @@ impl<'a> Job<'a> {
             file_bytes,
             bits_per_weight: bits_per_weight(data_bytes, parameters),
             tensor_type: self.requested.to_string(),
+            packing: packing.is_some().then(|| Packing::LAYOUT.to_owned()),
             types: types(&tensors, differences),
             tensors,
             ignored,

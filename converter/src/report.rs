@@ -29,6 +29,8 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// The type that was asked for.
     pub tensor_type: String,
+    /// The order that the matrices are packed in, if they are.
+    pub packing: Option<String>,
     /// The tensors summed up by type.
     pub types: Vec<TypeReport>,
     /// Every tensor, in the file's order.
@@ -80,8 +82,10 @@ pub struct TensorReport {
     pub name: String,
     /// Its shape, fastest axis first.
     pub dims: Vec<u64>,
-    /// Its type.
+    /// Its type; what its numbers were rounded to before they were packed, if they are.
     pub tensor_type: String,
+    /// What it is packed in; `None` if it is not.
+    pub packed: Option<String>,
     /// Bytes of its data.
     pub bytes: u64,
     /// Bits of data for each weight.
@@ -136,6 +140,7 @@ impl Display for Report {
         line(f, "size", &format_args!("{} bytes, {bits:.2} bits per weight", self.file_bytes))?;
         self.table(f)?;
         self.kept(f)?;
+        self.packed(f)?;
         for name in &self.ignored {
             line(f, "ignored", &format_args!("{name:?}: a buffer, not a weight"))?;
         }
@@ -201,6 +206,17 @@ impl Report {
             }
         }
         Ok(())
+    }
+
+    /// What the packed matrices hold now.
+    fn packed(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(packing) = &self.packing else { return Ok(()) };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for element in self.tensors.iter().filter_map(|tensor| tensor.packed.as_deref()) {
+            *counts.entry(element).or_default() += 1;
+        }
+        let counts: Vec<_> = counts.iter().map(|(element, count)| format!("{count} as {element}")).collect();
+        writeln!(f, "{:<11} as {packing}: {}", "packed", counts.join(", "))
     }
 
     /// The tensors that kept another type than the one asked for, grouped by type and reason.

@@ -29,6 +29,13 @@ pub(crate) struct Piece {
     pub len: u64,
 }
 
+impl Piece {
+    /// Whether it ends its GGUF tensor.
+    pub fn is_last_of(&self, tensor: &Planned) -> bool {
+        self.source + 1 == tensor.sources.len() && self.start + self.len == tensor.source_values()
+    }
+}
+
 /// What a thread works on, kept from piece to piece so that its memory is taken once.
 struct Slot<T> {
     piece: Piece,

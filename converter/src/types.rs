@@ -93,7 +93,7 @@ impl FromStr for FileType {
 }
 
 impl From<TensorType> for FileType {
-    /// A file of that type throughout. One of [`TensorType::I32`] is refused when it is to be made.
+    /// A file of that type throughout. One of integers is refused when it is to be made.
     fn from(tensor_type: TensorType) -> Self {
         let uniform =
             FILE_TYPES.into_iter().find(|known| known.recipe.is_empty() && known.base == tensor_type);

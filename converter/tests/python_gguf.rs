@@ -7,6 +7,8 @@ mod common;
 use std::process::Command;
 
 use common::{Gguf, f32s};
+use lxmert::InstructionSet;
+use lxmert::gguf::TensorType;
 use lxmert_converter::{FILE_TYPES, Options, Synthetic, convert_synthetic};
 use tempfile::TempDir;
 
@@ -73,4 +75,37 @@ fn python_finds_the_same_numbers_in_every_type() {
         }
         assert!(found.is_empty());
     }
+}
+
+/// Prints a line for each tensor, name, type and where its data lies, and writes all data as it is.
+const DUMP_BYTES: &str = r#"
+import sys
+from gguf import GGUFReader
+reader = GGUFReader(sys.argv[1])
+print(bytes(reader.get_field("lxmert.pack.layout").parts[-1]).decode())
+with open(sys.argv[2], "wb") as out:
+    for tensor in reader.tensors:
+        print(tensor.name, tensor.tensor_type.name, tensor.data_offset)
+        out.write(tensor.data.tobytes())
+"#;
+
+#[test]
+fn python_opens_a_packed_file() {
+    if !has_gguf() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (model, bytes) = (directory.path().join("m.gguf"), directory.path().join("bytes"));
+    let options = Options { pack: Some(InstructionSet::Avx512Vnni), ..Options::default() };
+    convert_synthetic(&Synthetic::named("tiny", 5).unwrap(), TensorType::Q8_0, &model, &options).unwrap();
+    let output = Command::new(python()).arg("-c").arg(DUMP_BYTES).args([&model, &bytes]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = Gguf::read(&model);
+    let listed = file.header.tensors().iter().map(|tensor| {
+        format!("{} {} {}", tensor.name(), tensor.tensor_type().name().to_uppercase(), tensor.offset())
+    });
+    let expected: Vec<String> = std::iter::once("panel32x4.1".to_owned()).chain(listed).collect();
+    assert!(String::from_utf8(output.stdout).unwrap().lines().eq(expected));
+    let data = file.header.tensors().iter().flat_map(|tensor| file.data(tensor.name()).to_vec());
+    assert!(std::fs::read(&bytes).unwrap().into_iter().eq(data));
 }

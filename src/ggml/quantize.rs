@@ -10,7 +10,7 @@ use crate::gguf::TensorType;
 ///
 /// # Panics
 /// If `row_len` is no multiple of the type's block, `values` is no whole number of rows, or the type is
-/// [`TensorType::I32`]: all follow from shapes and types that the caller has checked.
+/// one of integers: all follow from shapes and types that the caller has checked.
 pub fn quantize(tensor_type: TensorType, values: &[f32], row_len: usize, out: &mut Vec<u8>) {
     if tensor_type == TensorType::Q8_0 {
         assert!(row_len.is_multiple_of(32) && values.len().is_multiple_of(row_len), "rows of whole blocks");
@@ -47,7 +47,7 @@ fn quantize_rows(
     importance: Option<&[f32]>,
     out: &mut Vec<u8>,
 ) {
-    assert!(tensor_type != TensorType::I32, "numbers are never stored as i32");
+    assert!(!tensor_type.is_integer(), "numbers are never stored as integers");
     assert!(row_len > 0 && values.len().is_multiple_of(row_len), "no whole number of rows");
     let row_bytes = tensor_type.row_bytes(row_len as u64).expect("rows of whole blocks") as usize;
     out.reserve(values.len() / row_len * row_bytes);
@@ -135,7 +135,7 @@ fn nearest(value: f32) -> f32 {
 /// Reads `values.len()` numbers of the given type from `bytes`.
 ///
 /// # Panics
-/// If the lengths disagree, or the type is [`TensorType::I32`].
+/// If the lengths disagree, or the type is one of integers.
 pub fn dequantize(tensor_type: TensorType, bytes: &[u8], values: &mut [f32]) {
     let expected = tensor_type.row_bytes(values.len() as u64);
     assert_eq!(expected, Some(bytes.len() as u64), "as many bytes as the numbers take");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use ggml_sys_bindings as sys;
@@ -33,8 +34,13 @@ pub(crate) struct Stored<'w> {
 impl<'w> Stored<'w> {
     /// The bytes of one row.
     pub fn row(&self, row: usize) -> &'w [u8] {
+        self.some_rows(row..row + 1)
+    }
+
+    /// The bytes of neighbouring rows.
+    pub fn some_rows(&self, rows: Range<usize>) -> &'w [u8] {
         let bytes = self.bytes.len() / self.rows;
-        &self.bytes[row * bytes..][..bytes]
+        &self.bytes[rows.start * bytes..rows.end * bytes]
     }
 
     /// All numbers.
@@ -42,10 +48,6 @@ impl<'w> Stored<'w> {
         let mut values = vec![0.0; self.rows * self.columns];
         super::dequantize(self.tensor_type, self.bytes, &mut values);
         values
-    }
-
-    pub fn elements(&self) -> usize {
-        self.rows * self.columns
     }
 }
 
@@ -129,6 +131,19 @@ impl Weights {
             rows: info.elements() as usize / columns,
             bytes: &self.storage.as_slice()[info.range()],
         }
+    }
+
+    /// The whole file.
+    pub fn file(&self) -> &[u8] {
+        self.storage.as_slice()
+    }
+
+    /// Where the data of the tensor of that name lies in the file.
+    ///
+    /// # Panics
+    /// As [`Weights::tensor`].
+    pub fn range(&self, name: &str) -> Range<usize> {
+        self.infos.get(name).unwrap_or_else(|| panic!("no tensor {name:?}")).range()
     }
 
     /// The name of a tensor, if it is one of these.

@@ -37,6 +37,8 @@ pub enum TensorType {
     Q6K = 14,
     /// 4 bits that index a table of unevenly spaced levels, one scale per 32.
     IQ4NL = 20,
+    /// 8-bit signed integer, or any byte.
+    I8 = 24,
     /// 32-bit signed integer.
     I32 = 26,
     /// The upper half of a 32-bit float.
@@ -45,7 +47,7 @@ pub enum TensorType {
 
 impl TensorType {
     /// Every type, in the order of their ids.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -59,6 +61,7 @@ impl TensorType {
         Self::Q5K,
         Self::Q6K,
         Self::IQ4NL,
+        Self::I8,
         Self::I32,
         Self::BF16,
     ];
@@ -103,6 +106,11 @@ impl TensorType {
         matches!(self, Self::F16 | Self::BF16)
     }
 
+    /// Whether elements are integers, which no weights are.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Self::I8 | Self::I32)
+    }
+
     /// Whether elements share a scale.
     pub const fn is_quantized(self) -> bool {
         self.block_len() > 1
@@ -124,6 +132,7 @@ impl TensorType {
             Self::Q5K => ("q5_K", 256, 176),
             Self::Q6K => ("q6_K", 256, 210),
             Self::IQ4NL => ("iq4_nl", 32, 18),
+            Self::I8 => ("i8", 1, 1),
             Self::I32 => ("i32", 1, 4),
             Self::BF16 => ("bf16", 1, 2),
         }

@@ -26,7 +26,7 @@ mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use packed::{Element, PackedMatrix};
+pub(crate) use packed::{Element, LAYOUT, Layout, PackedMatrix, Packer};
 pub use program::OperationTime;
 pub(crate) use program::{Call, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Tables, Words};
 pub(crate) use workers::Workers;
@@ -156,6 +156,7 @@ struct Functions {
     mean: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
     layer_norm: unsafe fn(*const f32, *const f32, *const f32, f32, usize, *mut f32),
     attention: unsafe fn(&Head, *mut f32),
+    pack: unsafe fn(packed::Panel<'_>),
 }
 
 /// An instruction set that kernels exist for.
@@ -184,6 +185,11 @@ impl InstructionSet {
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
         }
+    }
+
+    /// Whether matrices in 16 bits are packed in bf16 for it.
+    pub(crate) fn packs_bf16(self) -> bool {
+        self == Self::Avx512Vnni
     }
 
     /// Whether this CPU has it.
@@ -225,6 +231,11 @@ impl Kernels {
     /// Whether there is a product of bf16.
     pub fn has_bf16(self) -> bool {
         self.functions.bf16.is_some()
+    }
+
+    fn pack(self, panel: packed::Panel<'_>) {
+        // SAFETY: the kernels exist, so the CPU has their instructions.
+        unsafe { (self.functions.pack)(panel) }
     }
 
     fn tiles(self, element: Element) -> Tiles {
@@ -310,6 +321,10 @@ macro_rules! functions {
             // SAFETY: as above.
             unsafe { attention::attention::<$vector>(head, scratch) }
         }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn pack(panel: crate::kernels::packed::Panel<'_>) {
+            crate::kernels::packed::pack_panel(panel);
+        }
 
         const PARTS: usize = PANEL / (2 * <$vector as crate::kernels::vector::Vector>::LANES);
 
@@ -327,6 +342,7 @@ macro_rules! functions {
             mean,
             layer_norm,
             attention,
+            pack,
         };
     };
 }

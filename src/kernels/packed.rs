@@ -8,19 +8,30 @@
 //! A matrix of `outputs` rows and `inputs` columns becomes panels of [`PANEL`] outputs, the last one filled up with zeros. A
 //! panel holds unit after unit of all its outputs side by side, so that one register takes the same unit of neighbouring
 //! outputs and a product reads the panel from its first byte to its last.
+//!
+//! Matrices are packed when a model is loaded ([`PackedMatrix::pack`]), or once and for all into a file by a [`Packer`]. Both
+//! have each panel packed by [`pack_panel`], so that they come to the same bytes; whoever changes these bytes changes
+//! [`LAYOUT`] too.
+
+mod panel;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-use super::generic::rows::bf16_bits;
+pub(super) use panel::{Panel, pack_panel};
+
 use super::vector::MAX_LANES;
 use super::workers::{Phases, Workers};
-use super::{BLOCK, PANEL, PANEL_STEP, UNIT};
+use super::{BLOCK, Kernels, PANEL, PANEL_STEP, UNIT};
 use crate::Error;
-use crate::ggml::{self, Stored};
+use crate::ggml::{self, Stored, Weights};
 use crate::gguf::TensorType;
+
+/// The name of this order of bytes in files: panels of 32 outputs, units of 4 bytes, and a version.
+pub(crate) const LAYOUT: &str = "panel32x4.1";
+const _: () = assert!(PANEL == 32 && UNIT == 4 && BLOCK == 32);
 
 /// How the elements of a packed matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +45,29 @@ pub enum Element {
     Bf16,
     /// 32-bit floats.
     F32,
+}
+
+impl Element {
+    /// All of them.
+    pub const ALL: [Element; 4] = [Self::Int8, Self::Int8Blocks, Self::Bf16, Self::F32];
+
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Int8Blocks => "int8_blocks",
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// The most inputs of a matrix of these: so many products of 8-bit integers add up to 31 bits.
+    pub fn max_inputs(self) -> usize {
+        match self {
+            Self::Int8 | Self::Int8Blocks => 1 << 16,
+            Self::Bf16 | Self::F32 => usize::MAX,
+        }
+    }
 }
 
 /// The sizes of a packed matrix.
@@ -78,7 +112,7 @@ impl Layout {
 
     /// Where Σ q of each output begins, or Σ t q for blocks.
     pub fn totals(&self) -> usize {
-        let scales = if self.element == Element::Int8 { self.column_bytes() } else { 0 };
+        let scales = if self.columns().scales { self.column_bytes() } else { 0 };
         self.scales() + scales
     }
 
@@ -87,34 +121,73 @@ impl Layout {
         (self.panels() * PANEL + MAX_LANES) * size_of::<f32>()
     }
 
-    /// Bytes of the packed matrix.
-    pub fn bytes(&self) -> usize {
-        match self.element {
-            Element::Int8 | Element::Int8Blocks => self.totals() + self.column_bytes(),
-            Element::Bf16 | Element::F32 => self.scales(),
+    /// Which numbers there are per output.
+    fn columns(&self) -> Columns {
+        Columns {
+            scales: self.element == Element::Int8,
+            totals: matches!(self.element, Element::Int8 | Element::Int8Blocks),
         }
     }
+
+    /// Bytes of the packed matrix.
+    pub fn bytes(&self) -> usize {
+        if self.columns().totals { self.totals() + self.column_bytes() } else { self.scales() }
+    }
+}
+
+/// Which numbers follow the panels, one for each output.
+struct Columns {
+    scales: bool,
+    totals: bool,
 }
 
 /// A matrix that is packed.
 #[derive(Clone)]
 pub(crate) struct PackedMatrix {
     pub layout: Layout,
-    memory: Arc<MmapMut>,
+    memory: Memory,
     start: usize,
 }
 
+/// What a packed matrix lies in.
+#[derive(Clone)]
+enum Memory {
+    Own(Arc<MmapMut>),
+    File(Arc<Weights>),
+}
+
 impl PackedMatrix {
+    /// A matrix that lies packed in a file, from byte `start` on.
+    ///
+    /// # Panics
+    /// If the file ends before it: the loader has compared the tensor with its layout.
+    pub fn in_file(weights: &Arc<Weights>, layout: Layout, start: usize) -> Self {
+        let matrix = PackedMatrix { layout, memory: Memory::File(Arc::clone(weights)), start };
+        assert!(
+            matrix.bytes().as_ptr().addr().is_multiple_of(align_of::<f32>()),
+            "a packed tensor's alignment"
+        );
+        matrix
+    }
+
     /// Its bytes, at a multiple of a cache line.
     pub fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..][..self.layout.bytes()]
+        let memory: &[u8] = match &self.memory {
+            Memory::Own(memory) => memory,
+            Memory::File(weights) => weights.file(),
+        };
+        &memory[self.start..][..self.layout.bytes()]
     }
 
     /// Packs matrices into memory of their own, on all workers.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn pack(matrices: &[(Stored<'_>, Element)], workers: &mut Workers) -> Result<Vec<Self>, Error> {
+    pub fn pack(
+        matrices: &[(Stored<'_>, Element)],
+        kernels: Kernels,
+        workers: &mut Workers,
+    ) -> Result<Vec<Self>, Error> {
         let mut bytes = 0;
         let places: Vec<(Layout, usize)> = matrices
             .iter()
@@ -134,15 +207,17 @@ impl PackedMatrix {
         // no larger ones to give is no error.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
-        workers.run(&Packing { matrices, places: &places, memory: memory.as_mut_ptr() });
+        workers.run(&Packing { kernels, matrices, places: &places, memory: memory.as_mut_ptr() });
         let memory = Arc::new(memory);
-        let packed = |(layout, start)| PackedMatrix { layout, memory: memory.clone(), start };
+        let packed =
+            |(layout, start)| PackedMatrix { layout, memory: Memory::Own(Arc::clone(&memory)), start };
         Ok(places.into_iter().map(packed).collect())
     }
 }
 
 /// The work of packing: a task for each panel of each matrix.
 struct Packing<'p> {
+    kernels: Kernels,
     matrices: &'p [(Stored<'p>, Element)],
     places: &'p [(Layout, usize)],
     memory: *mut u8,
@@ -169,16 +244,17 @@ impl Phases for Packing<'_> {
                     // memory; no other task has this panel.
                     unsafe { std::slice::from_raw_parts_mut(self.memory.add(start + offset), len) }
                 };
-                let (scales, totals) = match layout.element {
-                    Element::Int8 => (
-                        at(layout.scales() + panel * PANEL * 4, PANEL * 4),
-                        at(layout.totals() + panel * PANEL * 4, PANEL * 4),
-                    ),
-                    Element::Int8Blocks => (&mut [][..], at(layout.totals() + panel * PANEL * 4, PANEL * 4)),
-                    Element::Bf16 | Element::F32 => (&mut [][..], &mut [][..]),
-                };
-                let bytes = at(panel * layout.panel_bytes(), layout.panel_bytes());
-                PanelWriter { layout: *layout, bytes, scales, totals }.pack(stored, panel);
+                let outputs = panel * PANEL..((panel + 1) * PANEL).min(layout.outputs);
+                let numbers = |offset: usize| at(offset + panel * PANEL * 4, PANEL * 4);
+                let columns = layout.columns();
+                self.kernels.pack(Panel {
+                    layout: *layout,
+                    tensor_type: stored.tensor_type,
+                    rows: stored.some_rows(outputs),
+                    bytes: at(panel * layout.panel_bytes(), layout.panel_bytes()),
+                    scales: if columns.scales { numbers(layout.scales()) } else { &mut [] },
+                    totals: if columns.totals { numbers(layout.totals()) } else { &mut [] },
+                });
                 return;
             }
             panel -= layout.panels();
@@ -186,132 +262,83 @@ impl Phases for Packing<'_> {
     }
 }
 
-/// One panel being packed, with the scales and totals of its outputs where there are any.
-struct PanelWriter<'p> {
+/// Packs a matrix whose rows come one after the other, in pieces of any number of rows.
+pub(crate) struct Packer {
+    kernels: Kernels,
     layout: Layout,
-    bytes: &'p mut [u8],
-    scales: &'p mut [u8],
-    totals: &'p mut [u8],
+    tensor_type: TensorType,
+    /// The rows of the panel at hand that have come.
+    rows: Vec<u8>,
+    panel_rows_bytes: usize,
+    panel: Vec<u8>,
+    scales: Vec<u8>,
+    totals: Vec<u8>,
 }
 
-impl PanelWriter<'_> {
-    fn pack(mut self, stored: &Stored<'_>, panel: usize) {
-        let mut row = vec![0.0; stored.columns];
-        for column in 0..PANEL.min(self.layout.outputs - panel * PANEL) {
-            let bytes = stored.row(panel * PANEL + column);
-            match self.layout.element {
-                Element::Int8Blocks if stored.tensor_type == TensorType::Q8_0 => {
-                    self.copy_blocks(column, bytes)
-                }
-                _ => {
-                    ggml::dequantize(stored.tensor_type, bytes, &mut row);
-                    match self.layout.element {
-                        Element::Int8 => self.round_row(column, &row),
-                        Element::Int8Blocks => self.round_blocks(column, &row),
-                        Element::Bf16 => self.narrow(column, &row),
-                        Element::F32 => self.copy(column, &row),
-                    }
-                }
+impl Packer {
+    /// For rows in that type.
+    ///
+    /// # Panics
+    /// If the rows are no whole number of the type's blocks.
+    pub fn new(layout: Layout, tensor_type: TensorType) -> Self {
+        let row_bytes = tensor_type.row_bytes(layout.inputs as u64).expect("rows of whole blocks") as usize;
+        Packer {
+            kernels: Kernels::best(),
+            layout,
+            tensor_type,
+            rows: Vec::new(),
+            panel_rows_bytes: PANEL * row_bytes,
+            panel: vec![0; layout.panel_bytes()],
+            scales: Vec::new(),
+            totals: Vec::new(),
+        }
+    }
+
+    /// Takes some rows, and appends the panels that are complete.
+    pub fn add(&mut self, mut rows: &[u8], packed: &mut Vec<u8>) {
+        while !rows.is_empty() {
+            let (taken, rest) = rows.split_at(rows.len().min(self.panel_rows_bytes - self.rows.len()));
+            self.rows.extend_from_slice(taken);
+            if self.rows.len() == self.panel_rows_bytes {
+                self.pack(packed);
+            }
+            rows = rest;
+        }
+    }
+
+    /// Appends what comes after the last row.
+    pub fn finish(mut self, packed: &mut Vec<u8>) {
+        if !self.rows.is_empty() {
+            self.pack(packed);
+        }
+        for (mut numbers, present) in
+            [(self.scales, self.layout.columns().scales), (self.totals, self.layout.columns().totals)]
+        {
+            if present {
+                numbers.resize(self.layout.column_bytes(), 0);
+                packed.append(&mut numbers);
             }
         }
     }
 
-    /// The unit of a column in a step of the panel.
-    fn unit(&mut self, step: usize, column: usize) -> &mut [u8; UNIT] {
-        let at = step * PANEL_STEP + column * UNIT;
-        (&mut self.bytes[at..at + UNIT]).try_into().expect("a unit's length")
+    fn pack(&mut self, packed: &mut Vec<u8>) {
+        let fresh = |numbers: &mut Vec<u8>| {
+            let start = numbers.len();
+            numbers.resize(start + PANEL * 4, 0);
+            start
+        };
+        let (scales, totals) = (fresh(&mut self.scales), fresh(&mut self.totals));
+        self.kernels.pack(Panel {
+            layout: self.layout,
+            tensor_type: self.tensor_type,
+            rows: &self.rows,
+            bytes: &mut self.panel,
+            scales: &mut self.scales[scales..],
+            totals: &mut self.totals[totals..],
+        });
+        packed.extend_from_slice(&self.panel);
+        self.rows.clear();
     }
-
-    fn round_row(&mut self, column: usize, row: &[f32]) {
-        let (scale, inverse) = scale_of(row);
-        let mut total = 0;
-        for (step, values) in row.chunks(UNIT).enumerate() {
-            let mut levels = [0i32; UNIT];
-            for (level, value) in levels.iter_mut().zip(values) {
-                *level = nearest(value * inverse);
-            }
-            total += levels.iter().sum::<i32>();
-            *self.unit(step, column) = levels.map(|level| level as u8);
-        }
-        put(self.scales, column, scale.to_le_bytes());
-        put(self.totals, column, total.to_le_bytes());
-    }
-
-    fn round_blocks(&mut self, column: usize, row: &[f32]) {
-        let mut total = 0.0;
-        for (block, values) in row.chunks(BLOCK).enumerate() {
-            let (scale, inverse) = scale_of(values);
-            let mut levels = [0; BLOCK];
-            for (level, value) in levels.iter_mut().zip(values) {
-                *level = nearest(value * inverse);
-            }
-            total += self.put_block(column, block, scale, levels);
-        }
-        put(self.totals, column, total.to_le_bytes());
-    }
-
-    /// Takes blocks of q8_0 as they are: a scale in f16 and 32 integers.
-    fn copy_blocks(&mut self, column: usize, bytes: &[u8]) {
-        let mut total = 0.0;
-        for (block, bytes) in bytes.chunks_exact(2 + BLOCK).enumerate() {
-            let scale = half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-            let levels = std::array::from_fn(|n| i32::from(bytes[2 + n] as i8));
-            total += self.put_block(column, block, scale, levels);
-        }
-        put(self.totals, column, total.to_le_bytes());
-    }
-
-    /// Writes a block and returns its share of the total.
-    fn put_block(&mut self, column: usize, block: usize, scale: f32, levels: [i32; BLOCK]) -> f32 {
-        let first = block * (1 + BLOCK / UNIT);
-        *self.unit(first, column) = scale.to_le_bytes();
-        for (n, unit) in levels.as_chunks::<UNIT>().0.iter().enumerate() {
-            *self.unit(first + 1 + n, column) = unit.map(|level| level as u8);
-        }
-        scale * levels.iter().sum::<i32>() as f32
-    }
-
-    fn narrow(&mut self, column: usize, row: &[f32]) {
-        for (step, values) in row.chunks(2).enumerate() {
-            let second = values.get(1).copied().unwrap_or(0.0);
-            let ([a, b], [c, d]) = (bf16_bits(values[0]).to_le_bytes(), bf16_bits(second).to_le_bytes());
-            *self.unit(step, column) = [a, b, c, d];
-        }
-    }
-
-    fn copy(&mut self, column: usize, row: &[f32]) {
-        for (step, value) in row.iter().enumerate() {
-            *self.unit(step, column) = value.to_le_bytes();
-        }
-    }
-}
-
-fn put(numbers: &mut [u8], column: usize, bytes: [u8; 4]) {
-    numbers[column * 4..][..4].copy_from_slice(&bytes);
-}
-
-/// The scale that takes the largest value to ±127, and its inverse. No finite number if a value is none.
-fn scale_of(values: &[f32]) -> (f32, f32) {
-    // In lanes, so that it compiles to vector instructions; as integers, in whose order a NaN is the largest.
-    let mut lanes = [0; 16];
-    let (chunks, rest) = values.as_chunks::<16>();
-    let bits = |value: &f32| value.abs().to_bits() as i32;
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = bits(value).max(*lane);
-        }
-    }
-    let largest = lanes.into_iter().chain(rest.iter().map(bits)).fold(0, i32::max);
-    let scale = f32::from_bits(largest as u32) / 127.0;
-    // The inverse of a denormal number may be infinite; so small a row is as good as zeros.
-    (scale, if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 })
-}
-
-/// The nearest integer in −127..=127, and any of them for what is no number.
-fn nearest(value: f32) -> i32 {
-    // The addition pushes the fraction out of the mantissa, which then ends in the integer.
-    const SHIFT: f32 = (3 << 22) as f32;
-    ((value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32).clamp(-127, 127)
 }
 
 /// The outputs that a panel has in common with a range of them, as columns of the panel.
@@ -320,5 +347,7 @@ pub(super) fn columns_within(panel: usize, outputs: &Range<usize>) -> Range<usiz
     outputs.start.saturating_sub(first).min(PANEL)..outputs.end.saturating_sub(first).min(PANEL)
 }
 
+#[cfg(test)]
+mod same_bytes;
 #[cfg(test)]
 mod tests;

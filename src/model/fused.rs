@@ -2,11 +2,12 @@
 
 use super::graph::{self, Results};
 use super::operations::{Attend, Attended, Keys, Operations};
-use super::{Config, Model, Output, SMALL_MATRIX};
+use super::{Config, Model, Output, Packing, SMALL_MATRIX};
 use crate::Error;
-use crate::ggml::Weights;
+use crate::ggml::{Stored, Weights};
+use crate::gguf::TensorType;
 use crate::kernels::{
-    Activation, Element, Kernels, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Workers,
+    Activation, Element, Kernels, Layout, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Workers,
 };
 
 /// A model as a program, and where a run of it leaves its results.
@@ -21,7 +22,7 @@ impl FusedModel {
     /// Plans the model for sizes up to `largest`, and packs the matrices that it needs.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`]; [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
     pub fn new(
         model: &Model,
         kernels: Kernels,
@@ -31,8 +32,15 @@ impl FusedModel {
     ) -> Result<Self, Error> {
         let config = model.config();
         let weights = model.weights();
+        let packing = model.packing();
+        if packing.is_some_and(|packing| packing.has(Element::Bf16)) && !kernels.has_bf16() {
+            return Err(Packing::refusal(
+                "in bf16, which the kernels for this CPU do not multiply",
+                "with --pack avx2, or without --pack",
+            ));
+        }
         let recorder = Recorder::new(weights, kernels, config.visual_feat_dim, config.visual_pos_dim);
-        let mut ops = Fused { recorder, config, weights, kernels };
+        let mut ops = Fused { recorder, config, weights, packing, kernels };
         let (stream, image) = graph::image_stage(&mut ops, config, wanted);
         ops.recorder.begin(StageName::Question);
         let question = graph::question_stage(&mut ops, config, wanted, stream);
@@ -40,8 +48,9 @@ impl FusedModel {
             results.into_iter().map(|(output, stream)| (output, ops.recorder.keep(stream))).collect()
         };
         let (image, question) = (keep(image), keep(question));
-        let program =
-            ops.recorder.finish(largest, workers, |wanted, workers| model.packed(wanted, workers))?;
+        let program = ops
+            .recorder
+            .finish(largest, workers, |wanted, workers| model.packed(wanted, kernels, workers))?;
         Ok(FusedModel { program, image, question })
     }
 }
@@ -51,23 +60,36 @@ struct Fused<'m> {
     recorder: Recorder<'m>,
     config: &'m Config,
     weights: &'m Weights,
+    packing: Option<&'m Packing>,
     kernels: Kernels,
 }
 
-/// The most columns of a quantized matrix: the sum of that many products of 8-bit integers fits 32 bits.
-const MAX_INT8_COLUMNS: usize = 1 << 16;
+/// What a matrix of that type is packed in, for a CPU that multiplies bf16 or one that does not.
+pub(super) fn element_of(
+    matrix: &str,
+    inputs: usize,
+    outputs: usize,
+    tensor_type: TensorType,
+    has_bf16: bool,
+) -> Element {
+    let large = inputs * outputs > SMALL_MATRIX && inputs <= Element::Int8.max_inputs();
+    match (large, tensor_type.is_quantized()) {
+        (true, true) if directly_visible(matrix) => Element::Int8Blocks,
+        (true, true) => Element::Int8,
+        (true, false) if tensor_type.is_half() && has_bf16 => Element::Bf16,
+        _ => Element::F32,
+    }
+}
 
 impl Fused<'_> {
-    /// How a matrix is packed.
-    fn element(&self, matrix: &str) -> Element {
-        let stored = self.weights.stored(matrix);
-        let large = stored.elements() > SMALL_MATRIX && stored.columns <= MAX_INT8_COLUMNS;
-        match (large, stored.tensor_type.is_quantized()) {
-            (true, true) if directly_visible(matrix) => Element::Int8Blocks,
-            (true, true) => Element::Int8,
-            (true, false) if stored.tensor_type.is_half() && self.kernels.has_bf16() => Element::Bf16,
-            _ => Element::F32,
-        }
+    /// How a matrix is packed, or is to be.
+    fn layout(&self, matrix: &str) -> Layout {
+        let packed = self.packing.and_then(|packing| packing.layout(matrix));
+        packed.unwrap_or_else(|| {
+            let Stored { tensor_type, columns: inputs, rows: outputs, .. } = self.weights.stored(matrix);
+            let element = element_of(matrix, inputs, outputs, tensor_type, self.kernels.has_bf16());
+            Layout { element, inputs, outputs }
+        })
     }
 
     fn product(&mut self, x: Stream, linear: Linear<'_>) -> Stream {
@@ -75,8 +97,8 @@ impl Fused<'_> {
     }
 
     fn described<'n>(&self, matrix: &'n str, bias: &'n str) -> Linear<'n> {
-        let element = self.element(matrix);
-        Linear { matrix, bias, element, outputs: None, activation: Activation::None, residual: None }
+        let layout = self.layout(matrix);
+        Linear { matrix, bias, layout, outputs: None, activation: Activation::None, residual: None }
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::{Config, Role, tensors};
+use super::{Config, Packing, Role, tensors};
 use crate::Error;
 use crate::ggml::Weights;
 use crate::gguf::{Header, Metadata, TensorType};
-use crate::kernels::{Element, PackedMatrix, Workers};
+use crate::kernels::{Element, Kernels, PackedMatrix, Workers};
 use crate::storage::Storage;
 use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
@@ -22,8 +22,10 @@ pub struct Model {
 
 struct Loaded {
     config: Config,
-    weights: Weights,
-    /// Matrices in the order in which the kernels read them, packed when the first session needs them.
+    weights: Arc<Weights>,
+    /// The matrices that the file itself has in the order in which the kernels read them.
+    packing: Option<Packing>,
+    /// The others in that order, packed when the first session needs them.
     packed: Mutex<HashMap<(String, Element), PackedMatrix>>,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
@@ -60,13 +62,13 @@ impl Model {
     /// Loads a model from a copy of a file's bytes.
     ///
     /// # Errors
-    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Vision`] for a
-    /// front end out of range, [`Error::OutOfMemory`].
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Packed`] for a packed file that
+    /// this build does not read, [`Error::Vision`] for a front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::load(Storage::copy_of(bytes)?)
     }
 
-    /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 32.
+    /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 64.
     ///
     /// # Errors
     /// As [`Model::from_bytes`].
@@ -76,16 +78,17 @@ impl Model {
 
     fn load(storage: Storage) -> Result<Self, Error> {
         let header = Header::parse(storage.as_slice())?;
-        let About { config, labels, front_end } = About::read(&header)?;
+        let About { config, labels, front_end, packing } = About::read(&header)?;
         let metadata = header.metadata();
         let vocabulary = Vocabulary::from_metadata(metadata)?;
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
-        let parameters = header.tensors().iter().map(|tensor| tensor.elements()).sum();
+        let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
         let file_bytes = storage.as_slice().len();
-        let weights = Weights::new(storage, header.tensors())?;
+        let weights = Arc::new(Weights::new(storage, header.tensors())?);
         let loaded = Loaded {
             config,
             weights,
+            packing,
             packed: Mutex::default(),
             labels,
             front_end,
@@ -157,22 +160,34 @@ impl Model {
         &self.loaded.weights
     }
 
-    /// Those matrices, packed. What another session has had packed already is shared.
+    /// How the file is packed, if it is.
+    pub(crate) fn packing(&self) -> Option<&Packing> {
+        self.loaded.packing.as_ref()
+    }
+
+    /// Those matrices, packed. What the file has packed stays where it is, and what another session has had packed already is
+    /// shared.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(crate) fn packed(
         &self,
         wanted: &[(String, Element)],
+        kernels: Kernels,
         workers: &mut Workers,
     ) -> Result<Vec<PackedMatrix>, Error> {
+        let in_file = |(name, element): &(String, Element)| {
+            let layout = self.packing()?.layout(name).filter(|layout| layout.element == *element)?;
+            Some(PackedMatrix::in_file(&self.loaded.weights, layout, self.weights().range(name).start))
+        };
         let mut packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> = wanted.iter().filter(|key| !packed.contains_key(key)).collect();
+        let missing = |key: &&_| in_file(key).is_none() && !packed.contains_key(*key);
+        let missing: Vec<_> = wanted.iter().filter(missing).collect();
         let sources: Vec<_> =
             missing.iter().map(|(name, element)| (self.weights().stored(name), *element)).collect();
-        let fresh = PackedMatrix::pack(&sources, workers)?;
+        let fresh = PackedMatrix::pack(&sources, kernels, workers)?;
         packed.extend(missing.into_iter().cloned().zip(fresh));
-        Ok(wanted.iter().map(|key| packed[key].clone()).collect())
+        Ok(wanted.iter().map(|key| in_file(key).unwrap_or_else(|| packed[key].clone())).collect())
     }
 }
 
@@ -185,17 +200,21 @@ pub struct About {
     pub labels: Option<Vec<String>>,
     /// How an image becomes regions.
     pub front_end: FrontEnd,
+    /// Which matrices are packed.
+    #[doc(hidden)]
+    pub packing: Option<Packing>,
 }
 
 impl About {
     /// Reads a file's metadata and demands the tensors that follow from it.
     ///
     /// # Errors
-    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`].
+    /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Packed`].
     pub fn read(header: &Header) -> Result<Self, Error> {
         let metadata = header.metadata();
         let config = Config::from_metadata(metadata)?;
-        check_tensors(header, &config)?;
+        let packing = Packing::read(metadata, &config)?;
+        check_tensors(header, &config, packing.as_ref())?;
         let labels = labels(metadata, &config)?;
         let front_end = FrontEnd::from_metadata(metadata)?;
         if let Some(reason) = front_end.mismatch(config.visual_feat_dim, config.visual_pos_dim) {
@@ -209,7 +228,7 @@ impl About {
                 found: format!("{pieces} pieces"),
             });
         }
-        Ok(About { config, labels, front_end })
+        Ok(About { config, labels, front_end, packing })
     }
 }
 
@@ -227,8 +246,8 @@ fn labels(metadata: &Metadata, config: &Config) -> Result<Option<Vec<String>>, E
     Ok(Some(labels.to_vec()))
 }
 
-/// Demands exactly the tensors that follow from the configuration, in types that the graph can read.
-fn check_tensors(header: &Header, config: &Config) -> Result<(), Error> {
+/// Demands exactly the tensors that follow from the configuration, packed or in types that the graph can read.
+fn check_tensors(header: &Header, config: &Config, packing: Option<&Packing>) -> Result<(), Error> {
     let expected = tensors(config);
     for tensor in &expected {
         let dims = |dims: &[u64]| format!("shape {dims:?}");
@@ -236,6 +255,10 @@ fn check_tensors(header: &Header, config: &Config) -> Result<(), Error> {
         let Some(info) = header.tensor(&tensor.name) else {
             return Err(mismatch(dims(&tensor.dims), "no such tensor".to_owned()));
         };
+        if let Some(packing) = packing.filter(|packing| packing.layout(&tensor.name).is_some()) {
+            packing.check(info)?;
+            continue;
+        }
         // A matrix with one output may be listed as a vector.
         let mut shape = info.dims().to_vec();
         shape.resize(shape.len().max(tensor.dims.len()), 1);
@@ -243,7 +266,7 @@ fn check_tensors(header: &Header, config: &Config) -> Result<(), Error> {
             return Err(mismatch(dims(&tensor.dims), dims(info.dims())));
         }
         let vector = matches!(tensor.role, Role::Vector | Role::Table);
-        if info.tensor_type() == TensorType::I32 || (vector && info.tensor_type() != TensorType::F32) {
+        if info.tensor_type().is_integer() || (vector && info.tensor_type() != TensorType::F32) {
             let expected = if vector { "type f32" } else { "a type of numbers" };
             return Err(mismatch(expected.to_owned(), format!("type {}", info.tensor_type())));
         }

@@ -1,8 +1,8 @@
 //! LXMERT itself: its configuration, its tensors, what it computes, and a loaded file of it.
 //!
 //! `config` and `tensors` say what a file holds, `output` what can be asked for, and `graph` what is computed in terms of the
-//! few `operations`. These are lowered in two ways: `stock` to ggml's, `fused` to the kernels of this project. `loaded`
-//! holds it all together as a [`Model`].
+//! few `operations`. These are lowered in two ways: `stock` to ggml's, `fused` to the kernels of this project. `packing` says which
+//! matrices of a file are in the kernels' order already. `loaded` holds it all together as a [`Model`].
 
 mod config;
 mod fused;
@@ -10,6 +10,7 @@ mod graph;
 mod loaded;
 mod operations;
 mod output;
+mod packing;
 mod stock;
 mod tensors;
 
@@ -18,6 +19,8 @@ pub(crate) use fused::FusedModel;
 pub(crate) use graph::Shape;
 pub use loaded::{About, Model};
 pub use output::Output;
+#[doc(hidden)] // for the programs of this repository
+pub use packing::{Packer, Packing};
 pub(crate) use stock::{Masked, Words, image_stage, node_limit, question_stage};
 pub use tensors::{CROSS_SIDES, Role, Tensor, tensors};
 

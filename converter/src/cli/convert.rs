@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use indicatif::ProgressBar;
+use lxmert::InstructionSet;
 use lxmert::gguf::TensorType;
 use lxmert_converter::{
     Checkpoint, Error, FILE_TYPES, FileType, Importance, KeyOverride, Options, Progress, Report, Stage,
@@ -27,7 +28,7 @@ pub struct Arguments {
     #[arg(value_name = "MODEL", required_unless_present = "synthetic")]
     model_dir: Option<PathBuf>,
 
-    /// File to write [default: NAME-TYPE.gguf in the current directory, NAME being that of MODEL]
+    /// File to write [default: NAME-TYPE.gguf in the current directory, NAME being that of MODEL; NAME-TYPE-packed.gguf with --pack]
     #[arg(value_name = "OUT.gguf")]
     out: Option<PathBuf>,
 
@@ -83,6 +84,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
 
+    /// Store the matrices as the kernels for that instruction set read them, so that a model starts without packing them. The file is
+    /// for running only; avx2, avxvnni and portable differ from avx512vnni in f16 and bf16 alone
+    #[arg(long, value_name = "ISA", ignore_case = true, value_parser = instruction_set())]
+    pack: Option<InstructionSet>,
+
     /// Set a key of the file's metadata; TYPE is int, float, bool or str; may be repeated
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<KeyOverride>,
@@ -116,6 +122,13 @@ fn tensor_type() -> impl TypedValueParser<Value = TensorType> {
 /// The types of single tensors: those that a whole file can have.
 fn tensor_types() -> impl Iterator<Item = TensorType> {
     FILE_TYPES.into_iter().filter(|known| FileType::from(known.base()) == *known).map(FileType::base)
+}
+
+fn instruction_set() -> impl TypedValueParser<Value = InstructionSet> {
+    let sets = InstructionSet::ALL;
+    let parse = move |name: String| sets.into_iter().find(|set| set.name() == name.to_lowercase());
+    PossibleValuesParser::new(sets.map(InstructionSet::name))
+        .try_map(move |name: String| parse(name).ok_or("no such instruction set"))
 }
 
 fn by_name(text: &str) -> Result<(Regex, TensorType), String> {
@@ -167,13 +180,14 @@ fn input(arguments: &Arguments) -> Input {
 fn convert_input(arguments: &Arguments, input: Input) -> Result<Report, Error> {
     let file_type = arguments.file_type;
     let options = options(arguments)?;
+    let ending = format!("{file_type}{}.gguf", if options.pack.is_some() { "-packed" } else { "" });
     let (checkpoint, out) = match input {
         Input::Directory { path, out } => {
             let checkpoint = Checkpoint::open_with(&path, &options)?;
-            (checkpoint, out.unwrap_or_else(|| default_out(&path, file_type)))
+            (checkpoint, out.unwrap_or_else(|| default_out(&path, &ending)))
         }
         Input::Synthetic { synthetic, out } => {
-            let default = format!("synthetic-{}-{file_type}.gguf", synthetic.name);
+            let default = format!("synthetic-{}-{ending}", synthetic.name);
             let checkpoint = Checkpoint::synthetic(&synthetic, options.labels.as_deref())?;
             (checkpoint, out.unwrap_or_else(|| default.into()))
         }
@@ -200,16 +214,17 @@ fn options(arguments: &Arguments) -> Result<Options, Error> {
             leave_output_tensor: arguments.leave_output_tensor,
         },
         keys: arguments.override_kv,
+        pack: arguments.pack,
         importance: arguments.imatrix.as_deref().map(Importance::open).transpose()?,
     })
 }
 
-fn default_out(model: &Path, file_type: FileType) -> PathBuf {
+fn default_out(model: &Path, ending: &str) -> PathBuf {
     // Resolved, so that "." has a name too.
     let resolved = model.canonicalize().unwrap_or_else(|_| model.to_owned());
     let name = if resolved.is_file() { resolved.file_stem() } else { resolved.file_name() };
     let mut name = name.unwrap_or("lxmert".as_ref()).to_owned();
-    name.push(format!("-{file_type}.gguf"));
+    name.push(format!("-{ending}"));
     name.into()
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lxmert::gguf::{File, Metadata, TensorInfo, TensorType};
+use lxmert::gguf::{File, Metadata, TensorInfo};
 use lxmert_converter::{Difference, ErrorReport};
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ fn compare_tensors(
 ) -> TensorReport {
     let same_shape = of_a.dims() == of_b.dims();
     let same_type = of_a.tensor_type() == of_b.tensor_type();
-    let numbers = [of_a, of_b].iter().all(|tensor| tensor.tensor_type() != TensorType::I32);
+    let numbers = [of_a, of_b].iter().all(|tensor| !tensor.tensor_type().is_integer());
     let difference = (same_shape && numbers).then(|| difference((a, of_a), (b, of_b)));
     if let Some(difference) = &difference {
         total.add(difference);

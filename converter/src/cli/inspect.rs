@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lxmert::gguf::{Array, File, Metadata, TensorType, Value};
+use lxmert::gguf::{Array, File, Metadata, TensorInfo, TensorType, Value};
+use lxmert::model::{Config, Packing};
 use serde_json::json;
 
 use super::Failure;
@@ -35,12 +36,19 @@ fn as_text(file: &File) -> String {
     }
     text += &format!("\n{:<32} {:<14} {:<6} {:>12} {:>12}\n", "tensor", "shape", "type", "bytes", "offset");
     let tensors = file.header().tensors();
+    let packing = packing(file);
     for tensor in tensors {
-        let (dims, tensor_type) = (format!("{:?}", tensor.dims()), tensor.tensor_type());
         let (bytes, offset) = (tensor.bytes(), tensor.offset());
-        text += &format!("{:<32} {dims:<14} {tensor_type:<6} {bytes:>12} {offset:>12}\n", tensor.name());
+        let packed = packing.as_ref().and_then(|packing| Packed::of(packing, tensor));
+        let (dims, type_name, note) = match packed {
+            Some(Packed { element, dims, tensor_type }) => {
+                (format!("{dims:?}"), tensor_type, format!("  packed as {element}"))
+            }
+            None => (format!("{:?}", tensor.dims()), tensor.tensor_type(), String::new()),
+        };
+        text += &format!("{:<32} {dims:<14} {type_name:<6} {bytes:>12} {offset:>12}{note}\n", tensor.name());
     }
-    let (weights, bits) = weights(file);
+    let (weights, bits) = weights(file, packing.as_ref());
     let keys = metadata.len();
     text += &format!(
         "\n{keys} keys, {} tensors, {weights} weights, {} bytes, {bits:.2} bits per weight\n",
@@ -54,25 +62,33 @@ fn as_text(file: &File) -> String {
             text += &format!("{tensor_type:<6} {count} tensors, {bytes} bytes\n");
         }
     }
+    if let Some(packing) = packing {
+        text += &format!("packed {} tensors as {}\n", packing.len(), Packing::LAYOUT);
+    }
     text
 }
 
 fn as_json(file: &File) -> serde_json::Value {
+    let packing = packing(file);
     let tensors: Vec<_> = file
         .header()
         .tensors()
         .iter()
         .map(|tensor| {
+            let packed = packing.as_ref().and_then(|packing| Packed::of(packing, tensor));
             json!({
                 "name": tensor.name(),
                 "dims": tensor.dims(),
                 "tensor_type": tensor.tensor_type().name(),
                 "bytes": tensor.bytes(),
                 "offset": tensor.offset(),
+                "packed": packed.map(|Packed { element, dims, tensor_type }| {
+                    json!({ "element": element, "dims": dims, "tensor_type": tensor_type.name() })
+                }),
             })
         })
         .collect();
-    let (weights, bits_per_weight) = weights(file);
+    let (weights, bits_per_weight) = weights(file, packing.as_ref());
     json!({
         "metadata": metadata_json(file.header().metadata()),
         "tensors": tensors,
@@ -83,9 +99,33 @@ fn as_json(file: &File) -> serde_json::Value {
     })
 }
 
+/// How the file is packed, if it is a packed file of this project.
+fn packing(file: &File) -> Option<Packing> {
+    let metadata = file.header().metadata();
+    Packing::read(metadata, &Config::from_metadata(metadata).ok()?).ok()?
+}
+
+/// What a tensor was before it was packed, and what it holds now.
+struct Packed {
+    element: &'static str,
+    dims: [u64; 2],
+    tensor_type: TensorType,
+}
+
+impl Packed {
+    fn of(packing: &Packing, tensor: &TensorInfo) -> Option<Self> {
+        let (dims, tensor_type) = packing.original(tensor.name())?;
+        Some(Packed { element: packing.element(tensor.name())?, dims, tensor_type })
+    }
+}
+
 /// How many weights there are, and how many bits of data each takes.
-fn weights(file: &File) -> (u64, f64) {
-    let weights: u64 = file.header().tensors().iter().map(|tensor| tensor.elements()).sum();
+fn weights(file: &File, packing: Option<&Packing>) -> (u64, f64) {
+    let weights_of = |tensor: &TensorInfo| match packing.and_then(|packing| packing.original(tensor.name())) {
+        Some((dims, _)) => dims.iter().product(),
+        None => tensor.elements(),
+    };
+    let weights: u64 = file.header().tensors().iter().map(weights_of).sum();
     let bytes: u64 = file.header().tensors().iter().map(|tensor| tensor.bytes()).sum();
     (weights, bytes as f64 * 8.0 / weights.max(1) as f64)
 }

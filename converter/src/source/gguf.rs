@@ -48,11 +48,14 @@ impl GgufSource {
     /// Opens a file and checks its header as loading it would.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Model`] for a file that the runtime would refuse.
+    /// [`Error::Io`], [`Error::Packed`], or [`Error::Model`] for a file that the runtime would refuse.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = DataFile::open(path)?;
         let header = Header::parse_start(&file.start(limits::START_BYTES as u64)?, file.len)?;
         let about = About::read(&header)?;
+        if about.packing.is_some() {
+            return Err(Error::Packed { path: path.to_owned() });
+        }
         let prefix = if about.config.head == Head::None { "" } else { "lxmert." };
         let (mut tensors, mut places) = (BTreeMap::new(), BTreeMap::new());
         for expected in lxmert::model::tensors(&about.config) {

@@ -17,7 +17,7 @@ pub const QUESTIONS: [&str; 4] = [
 ];
 
 /// Aligns the file so that its weights can be used where the program is mapped.
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
 static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../models/easy-vqa/easy-vqa-q8_0.gguf"));

@@ -8,6 +8,7 @@ fn blocks_have_the_size_of_their_parts() {
         (TensorType::F32, 1, 4),
         (TensorType::F16, 1, 2),
         (TensorType::BF16, 1, 2),
+        (TensorType::I8, 1, 1),
         (TensorType::I32, 1, 4),
         (TensorType::Q4_0, 32, half + 32 / 2),
         (TensorType::Q4_1, 32, 2 * half + 32 / 2),

@@ -2,12 +2,10 @@ use super::*;
 use crate::kernels::tests::Random;
 use crate::kernels::tests::oracle::{bytes_of, unpacked, weights};
 
-/// Types of numbers: all but the integer.
+/// Types of numbers: all but the integers.
 fn types() -> impl Iterator<Item = TensorType> {
-    TensorType::ALL.into_iter().filter(|tensor_type| *tensor_type != TensorType::I32)
+    TensorType::ALL.into_iter().filter(|tensor_type| !tensor_type.is_integer())
 }
-
-const ELEMENTS: [Element; 4] = [Element::Int8, Element::Int8Blocks, Element::Bf16, Element::F32];
 
 /// Numbers with a different range in every block, stored as `tensor_type`.
 fn stored_bytes(tensor_type: TensorType, columns: usize, rows: usize) -> Vec<u8> {
@@ -34,9 +32,11 @@ fn packed_and_stored(
     let weights = weights(&[("w", tensor_type, &[columns, rows], &data)]);
     let stored = weights.stored("w");
     let mut workers = Workers::new(threads, None).unwrap();
-    let packed = PackedMatrix::pack(&ELEMENTS.map(|element| (stored, element)), &mut workers).unwrap();
-    assert_eq!(packed.len(), ELEMENTS.len());
-    for (matrix, element) in packed.iter().zip(ELEMENTS) {
+    let packed =
+        PackedMatrix::pack(&Element::ALL.map(|element| (stored, element)), Kernels::best(), &mut workers)
+            .unwrap();
+    assert_eq!(packed.len(), Element::ALL.len());
+    for (matrix, element) in packed.iter().zip(Element::ALL) {
         assert_eq!(matrix.layout, Layout { element, inputs: columns, outputs: rows });
         assert!(matrix.bytes().as_ptr().addr().is_multiple_of(ggml::ALIGNMENT));
         check(matrix, &stored.to_f32());
@@ -131,7 +131,10 @@ fn rows_of_zeros_pack_to_zeros() {
     let weights = weights(&[("w", TensorType::F32, &[64, 3], &data)]);
     let stored = weights.stored("w");
     let mut workers = Workers::new(1, None).unwrap();
-    for matrix in PackedMatrix::pack(&ELEMENTS.map(|element| (stored, element)), &mut workers).unwrap() {
+    for matrix in
+        PackedMatrix::pack(&Element::ALL.map(|element| (stored, element)), Kernels::best(), &mut workers)
+            .unwrap()
+    {
         assert!(unpacked(&matrix).iter().flatten().all(|value| *value == 0.0));
         check_totals(&matrix);
     }
@@ -148,8 +151,9 @@ fn rows_of_extreme_numbers() {
         }
         let weights = weights(&[("w", TensorType::F32, &[64, rows.len()], &bytes_of(&values))]);
         let mut workers = Workers::new(1, None).unwrap();
-        for element in ELEMENTS {
-            let packed = PackedMatrix::pack(&[(weights.stored("w"), element)], &mut workers).unwrap();
+        for element in Element::ALL {
+            let packed =
+                PackedMatrix::pack(&[(weights.stored("w"), element)], Kernels::best(), &mut workers).unwrap();
             for (row, extreme) in unpacked(&packed[0]).iter().zip(rows) {
                 if extreme.is_finite() {
                     let bound = 0.004 * f64::from(extreme.abs()) + 2e-38;
@@ -165,7 +169,9 @@ fn rows_of_extreme_numbers() {
 
 #[test]
 fn nothing_packs_to_nothing() {
-    assert!(PackedMatrix::pack(&[], &mut Workers::new(1, None).unwrap()).unwrap().is_empty());
+    assert!(
+        PackedMatrix::pack(&[], Kernels::best(), &mut Workers::new(1, None).unwrap()).unwrap().is_empty()
+    );
 }
 
 #[test]

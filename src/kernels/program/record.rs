@@ -96,13 +96,12 @@ impl<'w> Recorder<'w> {
         to
     }
 
-    /// activation(W x + b) + residual, for some rows of the stored matrix W. `element` says how W is packed.
+    /// activation(W x + b) + residual, for some rows of the stored matrix W. `layout` says how W is packed.
     pub fn product(&mut self, x: Stream, product: Linear<'_>) -> Stream {
-        let stored = self.weights.stored(product.matrix);
-        let element = product.element;
-        let layout = Layout { element, inputs: stored.columns, outputs: stored.rows };
-        assert_eq!(x.width, stored.columns, "a row of x for {}", product.matrix);
-        let outputs = product.outputs.unwrap_or(0..stored.rows);
+        let layout = product.layout;
+        let element = layout.element;
+        assert_eq!(x.width, layout.inputs, "a row of x for {}", product.matrix);
+        let outputs = product.outputs.unwrap_or(0..layout.outputs);
         let tile_rows = self.kernels.tiles(element).max_rows();
         let prepared = self.prepare(
             product.matrix,
@@ -278,7 +277,7 @@ impl<'w> Recorder<'w> {
 pub(crate) struct Linear<'n> {
     pub matrix: &'n str,
     pub bias: &'n str,
-    pub element: Element,
+    pub layout: Layout,
     /// Which rows of the matrix; `None` for all.
     pub outputs: Option<Range<usize>>,
     pub activation: Activation,

@@ -52,6 +52,6 @@ fn pack(
 ) -> impl FnOnce(&[(String, Element)], &mut Workers) -> Result<Vec<PackedMatrix>, crate::Error> {
     |wanted, workers| {
         let stored: Vec<_> = wanted.iter().map(|(name, element)| (weights.stored(name), *element)).collect();
-        PackedMatrix::pack(&stored, workers)
+        PackedMatrix::pack(&stored, Kernels::best(), workers)
     }
 }

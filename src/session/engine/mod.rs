@@ -8,7 +8,7 @@ use super::inputs::{ImageInput, QuestionInput};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
 use crate::kernels::{InstructionSet, Kernels, OperationTime};
-use crate::model::{Model, Output, Shape};
+use crate::model::{Model, Output, Packing, Shape};
 
 use fused::FusedEngine;
 use stock::StockEngine;
@@ -114,6 +114,14 @@ impl Engine {
     /// Takes all memory and starts all threads. An engine that observes what matrices are multiplied with is always ggml's.
     pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
         let kernels = if observed { None } else { options.lowering.kernels()? };
+        if kernels.is_none() && model.packing().is_some() {
+            // Plain Rust could run it, a hundred times slower than ggml runs the file without.
+            let problem = match options.lowering {
+                Lowering::Fastest if !observed => "which this CPU has no fast kernels for",
+                _ => "which ggml's operations do not read",
+            };
+            return Err(Packing::refusal(problem, "without --pack"));
+        }
         Ok(match kernels {
             None => Engine::Stock(StockEngine::new(model, options, observed)?),
             Some(kernels) => Engine::Fused(FusedEngine::new(model, options, kernels)?),

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::{Prepared, pack};
 use crate::gguf::TensorType;
+use crate::kernels::packed::Layout;
 use crate::kernels::tests::Random;
 use crate::kernels::tests::oracle::{activated, bytes_of, weights};
 use crate::model::LAYER_NORM_EPSILON;
@@ -49,6 +50,11 @@ struct Value {
     step: Step,
 }
 
+/// Of a matrix for rows of `HIDDEN` numbers.
+fn layout(outputs: usize) -> Layout {
+    Layout { element: Element::F32, inputs: HIDDEN, outputs }
+}
+
 /// A recorded model, and the same as a list of steps.
 struct Recorded<'w> {
     recorder: Recorder<'w>,
@@ -67,7 +73,8 @@ impl Recorded<'_> {
         let bias = if matrix == "qkv" { "qkv_bias" } else { "bias" };
         let activation = if residual.is_none() { Activation::Tanh } else { Activation::None };
         let activation = if matrix == "qkv" { Activation::None } else { activation };
-        Linear { matrix, bias, element: Element::F32, outputs: Some(outputs), activation, residual }
+        let rows = if matrix == "qkv" { 3 * HIDDEN } else { HIDDEN };
+        Linear { matrix, bias, layout: layout(rows), outputs: Some(outputs), activation, residual }
     }
 
     fn record(&mut self, draw: &Draw) {
@@ -461,7 +468,7 @@ fn a_norm_prepares_its_rows_for_products() {
     let linear = Linear {
         matrix: "w",
         bias: "b",
-        element: Element::F32,
+        layout: layout(HIDDEN),
         outputs: None,
         activation: Activation::None,
         residual: None,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::{Prepared, pack};
 use crate::gguf::TensorType;
+use crate::kernels::packed::Layout;
 use crate::kernels::tests::oracle::{activated, as_read, bytes_of, unpacked, weights};
 use crate::kernels::tests::{Random, every_set};
 
@@ -71,7 +72,7 @@ impl Case {
         let linear = Linear {
             matrix: "w",
             bias: "b",
-            element: self.element,
+            layout: Layout { element: self.element, inputs, outputs },
             outputs: Some(self.range.clone()),
             activation: self.activation,
             residual: self.residual.then_some(residual),
@@ -223,12 +224,13 @@ fn products_that_share_a_matrix() {
             ]);
             let mut recorder = Recorder::new(&weights, kernels, inputs, inputs);
             let parts = [(recorder.features(), 0..split), (recorder.boxes(), split..outputs)];
+            let layout = Layout { element, inputs, outputs };
             let results = parts.clone().map(|(x, outputs)| {
                 let activation = Activation::None;
                 let outputs = Some(outputs);
                 let y = recorder.product(
                     x,
-                    Linear { matrix: "w", bias: "b", element, outputs, activation, residual: None },
+                    Linear { matrix: "w", bias: "b", layout, outputs, activation, residual: None },
                 );
                 recorder.keep(y)
             });
