@@ -34,7 +34,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--work", type=pathlib.Path, required=True, metavar="DIR",
-        help="where the models are made, once, and kept: about 4 GB")
+        help="where the models are made, once, and kept: about 6 GB")
     add("--bin", type=pathlib.Path, default=target / "release", metavar="DIR",
         help="where this project's programs are [default: %(default)s]")
     add("--only", type=lambda text: text.split(","), default=["*"], metavar="NAME,…",
