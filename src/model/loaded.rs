@@ -45,7 +45,9 @@ impl std::fmt::Debug for Model {
 
 impl Model {
     /// Loads a GGUF file made by `lxmert-quantize`. The weights are mapped, not read: they take no memory that the
-    /// operating system could not have back.
+    /// operating system could not have back. The first session that runs on the project's own kernels packs the
+    /// matrices that it needs into memory of their own, which all sessions of the model share; of a file that was made
+    /// with `--pack` it uses them where they lie.
     ///
     /// A file that is shortened while it is mapped ends the process with SIGBUS, as with any map: replace a
     /// model by renaming a new file over it, or load it with [`Model::from_bytes`].
