@@ -27,7 +27,8 @@ pub struct SessionOptions {
     pub max_batch: usize,
     /// The threads that compute, the calling one included.
     pub threads: usize,
-    /// The CPUs that threads other than the calling one may run on, by the operating system's numbers; `None` for all.
+    /// The CPUs that threads other than the calling one may run on, by Linux's numbers; `None` for all. Elsewhere, and with ggml's
+    /// operations, only `None` is possible.
     pub affinity: Option<Vec<usize>>,
     /// How the model is computed.
     pub lowering: Lowering,
@@ -128,8 +129,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Input`] for an output that
-    /// the model does not have, [`Error::OutOfMemory`], [`Error::Threads`]; [`Error::Packed`] for a lowering that does not read what
-    /// the model's file is packed in.
+    /// the model does not have, or threads, CPUs or a lowering that cannot be had; [`Error::Packed`] for a lowering that does not
+    /// read what the model's file is packed in; [`Error::OutOfMemory`], [`Error::Threads`].
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
         Self::with(model, options, false)
     }
@@ -161,7 +162,7 @@ impl Session {
         self.engine.profile()
     }
 
-    /// Bytes of scratch memory that the session holds, on top of the model's weights.
+    /// Bytes of scratch memory that the session holds, on top of the model's weights and of [`Model::packed_bytes`].
     pub fn scratch_bytes(&self) -> usize {
         self.engine.scratch_bytes()
     }

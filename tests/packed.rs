@@ -221,7 +221,7 @@ fn hostile_packed_files_are_refused() {
     assert_eq!(
         layout.to_string(),
         "the file is packed as panel64x8.3, which this build does not read: convert the checkpoint again without \
-         --pack, or with another instruction set's"
+         --pack, or with this version's lxmert-quantize"
     );
     let refused = |broken: &[(&str, Value)], expected: &str| {
         let error = keys(broken).unwrap_err().to_string();
@@ -255,7 +255,7 @@ fn hostile_packed_files_are_refused() {
     let error = other(Some("pooler.weight"), 64).unwrap_err().to_string();
     assert!(error.contains("\"pooler.weight\": expected") && error.contains("type f32"), "{error}");
     let error = other(None, 8).unwrap_err().to_string();
-    assert!(error.contains("a multiple of 64"), "{error}");
+    assert!(error.contains("general.alignment is 8, expected a multiple of 64"), "{error}");
     // Without the list, the bytes are no numbers.
     let mut metadata = Metadata::new();
     let kept = header.metadata().iter().filter(|(key, _)| !key.starts_with("lxmert.pack."));

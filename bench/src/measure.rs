@@ -42,6 +42,8 @@ pub struct Results {
     /// `None` if nobody wants it, or where operations are not measured.
     pub profile: Option<Profile>,
     pub scratch_bytes: usize,
+    /// Of packed matrices, beside the file.
+    pub packed_bytes: usize,
 }
 
 /// Measures a case on the model, which lies in `file`.
@@ -72,7 +74,8 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(Results { sizes, latency, next_question, cold_starts, profile, scratch_bytes })
+    let packed_bytes = model.packed_bytes();
+    Ok(Results { sizes, latency, next_question, cold_starts, profile, scratch_bytes, packed_bytes })
 }
 
 fn time(

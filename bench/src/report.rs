@@ -41,6 +41,8 @@ pub struct Report {
     peak_memory_bytes: Option<u64>,
     /// What the session takes of it for its tensors.
     scratch_bytes: usize,
+    /// What the model takes of it for matrices that were packed when it was loaded.
+    packed_bytes: usize,
     profile: Option<Profile>,
 }
 
@@ -92,6 +94,7 @@ impl Report {
             cold_start_ms,
             peak_memory_bytes: results.cold_starts.iter().filter_map(|start| start.peak_bytes).max(),
             scratch_bytes: results.scratch_bytes,
+            packed_bytes: results.packed_bytes,
             profile: results.profile,
         }
     }

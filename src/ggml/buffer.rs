@@ -1,4 +1,4 @@
-//! Memory that ggml works in.
+//! Memory that ggml and the kernels work in.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ struct Aligned;
 
 const _: () = assert!(align_of::<Aligned>() == ALIGNMENT);
 
-/// A block of zeroed bytes, aligned for ggml, whose size never changes.
+/// A block of zeroed bytes at the start of a cache line, whose size never changes.
 pub(crate) struct AlignedBuffer {
     start: NonNull<u8>,
     len: usize,

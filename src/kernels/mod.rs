@@ -326,6 +326,11 @@ macro_rules! functions {
             crate::kernels::packed::pack_panel(panel);
         }
 
+        const _: () = {
+            let rows = [$table.int8, $table.blocks, $table.float];
+            assert!(rows[0].by_rows.len() <= crate::kernels::MAX_TILE_ROWS);
+            assert!(rows[1].by_rows.len() <= crate::kernels::MAX_TILE_ROWS && rows[2].by_rows.len() <= crate::kernels::MAX_TILE_ROWS);
+        };
         const PARTS: usize = PANEL / (2 * <$vector as crate::kernels::vector::Vector>::LANES);
 
         pub(in crate::kernels) const $table: Functions = Functions {

@@ -61,11 +61,12 @@ impl Element {
         }
     }
 
-    /// The most inputs of a matrix of these: so many products of 8-bit integers add up to 31 bits.
-    pub fn max_inputs(self) -> usize {
+    /// Whether a matrix with so many inputs can be of these: the sum of their products fits 31 bits, and blocks are whole.
+    pub fn fits(self, inputs: usize) -> bool {
         match self {
-            Self::Int8 | Self::Int8Blocks => 1 << 16,
-            Self::Bf16 | Self::F32 => usize::MAX,
+            Self::Int8 => inputs <= 1 << 16,
+            Self::Int8Blocks => inputs <= 1 << 16 && inputs.is_multiple_of(BLOCK),
+            Self::Bf16 | Self::F32 => true,
         }
     }
 }
@@ -177,6 +178,14 @@ impl PackedMatrix {
             Memory::File(weights) => weights.file(),
         };
         &memory[self.start..][..self.layout.bytes()]
+    }
+
+    /// Bytes that it takes beside a file.
+    pub fn own_bytes(&self) -> usize {
+        match self.memory {
+            Memory::Own(_) => self.layout.bytes(),
+            Memory::File(_) => 0,
+        }
     }
 
     /// Packs matrices into memory of their own, on all workers.

@@ -92,7 +92,7 @@ pub(super) trait Vector: Copy + 'static {
     }
 }
 
-/// More lanes than any register has.
+/// The most lanes of any register. What is read a register at a time is padded by as many numbers.
 pub(super) const MAX_LANES: usize = 16;
 
 #[inline(always)]

@@ -38,7 +38,7 @@ pub(crate) trait Phases: Sync {
     /// How many phases there are: fewer than 2³⁰.
     fn phases(&self) -> usize;
 
-    /// How many tasks a phase has: 0 to 65535.
+    /// How many tasks a phase has.
     fn tasks(&self, phase: usize) -> usize;
 
     /// Does one task.
@@ -125,10 +125,12 @@ impl Drop for Workers {
 struct Shared {
     clock: Clock,
     claims: Claims,
-    /// The tasks of the open phase that are not counted as done. Who brings it to 0 is alone in the phase, and opens the next.
+    /// The lots of tasks of the open phase that are not counted as done. Who brings it to 0 is alone in the phase, and opens the next.
     left: Left,
-    /// The open phase.
+    /// The open phase, how many tasks it has, and how many of them are claimed together.
     phase: AtomicUsize,
+    tasks: AtomicUsize,
+    lot: AtomicUsize,
     /// The work of the present run: a variable of [`Shared::run`], which is a reference that lives as long as the run.
     work: AtomicPtr<&'static dyn Phases>,
     /// A task has panicked: the rest of the run is skipped.
@@ -148,6 +150,8 @@ impl Shared {
             claims: Claims::new(threads),
             left: Left(AtomicUsize::new(0)),
             phase: AtomicUsize::new(0),
+            tasks: AtomicUsize::new(0),
+            lot: AtomicUsize::new(1),
             work: AtomicPtr::default(),
             abandoned: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -186,9 +190,13 @@ impl Shared {
     fn help(&self, epoch: Epoch, worker: usize) {
         // Counted all at once: the phase has to wait for the last of them in any case.
         let mut done = 0;
-        while let Some(task) = self.claims.claim(epoch, worker) {
-            // SAFETY: the task is claimed and not counted.
-            unsafe { self.attempt(|work| work.run(self.phase.load(Ordering::Relaxed), task, worker)) };
+        while let Some(claim) = self.claims.claim(epoch, worker) {
+            let phase = self.phase.load(Ordering::Relaxed);
+            let (tasks, lot) = (self.tasks.load(Ordering::Relaxed), self.lot.load(Ordering::Relaxed));
+            for task in claim * lot..tasks.min((claim + 1) * lot) {
+                // SAFETY: the task is claimed and not counted.
+                unsafe { self.attempt(|work| work.run(phase, task, worker)) };
+            }
             done += 1;
         }
         // Release hands on what the tasks wrote; acquire takes over what those wrote who counted before.
@@ -206,11 +214,15 @@ impl Shared {
         let Some((phase, tasks)) = { phases }.find(|&(_, tasks)| tasks > 0) else {
             return before.idle();
         };
-        assert!(tasks <= claims::MAX_TASKS, "phase {phase} has {tasks} tasks");
+        // More tasks than can be shared out are claimed several at a time.
+        let lot = tasks.div_ceil(claims::MAX_TASKS);
+        let lots = tasks.div_ceil(lot);
         self.phase.store(phase, Ordering::Relaxed);
-        self.left.0.store(tasks, Ordering::Relaxed);
+        self.tasks.store(tasks, Ordering::Relaxed);
+        self.lot.store(lot, Ordering::Relaxed);
+        self.left.0.store(lots, Ordering::Relaxed);
         // Last, since it shows all of the above to those who claim.
-        self.claims.share_out(before.next(), tasks);
+        self.claims.share_out(before.next(), lots);
         before.next()
     }
 

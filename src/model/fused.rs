@@ -19,16 +19,18 @@ pub(crate) struct FusedModel {
 }
 
 impl FusedModel {
-    /// Plans the model for sizes up to `largest`, and packs the matrices that it needs.
+    /// Plans the model for sizes up to `largest`, and packs the matrices that it needs if `admit` agrees to the bytes of memory
+    /// that a run takes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
+    /// That of `admit`; [`Error::OutOfMemory`]; [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
     pub fn new(
         model: &Model,
         kernels: Kernels,
         largest: Sizes,
         wanted: &[Output],
         workers: &mut Workers,
+        admit: impl FnOnce(usize) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let config = model.config();
         let weights = model.weights();
@@ -48,9 +50,11 @@ impl FusedModel {
             results.into_iter().map(|(output, stream)| (output, ops.recorder.keep(stream))).collect()
         };
         let (image, question) = (keep(image), keep(question));
-        let program = ops
-            .recorder
-            .finish(largest, workers, |wanted, workers| model.packed(wanted, kernels, workers))?;
+        let program = ops.recorder.finish(largest, workers, |wanted, bytes, workers| {
+            // Before hundreds of megabytes are packed for nothing.
+            admit(bytes)?;
+            model.packed(wanted, kernels, workers)
+        })?;
         Ok(FusedModel { program, image, question })
     }
 }
@@ -72,7 +76,7 @@ pub(super) fn element_of(
     tensor_type: TensorType,
     has_bf16: bool,
 ) -> Element {
-    let large = inputs * outputs > SMALL_MATRIX && inputs <= Element::Int8.max_inputs();
+    let large = inputs * outputs > SMALL_MATRIX && Element::Int8.fits(inputs);
     match (large, tensor_type.is_quantized()) {
         (true, true) if directly_visible(matrix) => Element::Int8Blocks,
         (true, true) => Element::Int8,
@@ -90,10 +94,6 @@ impl Fused<'_> {
             let element = element_of(matrix, inputs, outputs, tensor_type, self.kernels.has_bf16());
             Layout { element, inputs, outputs }
         })
-    }
-
-    fn product(&mut self, x: Stream, linear: Linear<'_>) -> Stream {
-        self.recorder.product(x, linear)
     }
 
     fn described<'n>(&self, matrix: &'n str, bias: &'n str) -> Linear<'n> {
@@ -126,18 +126,18 @@ impl Operations for Fused<'_> {
     fn linear(&mut self, name: &str, x: Stream, activation: Activation) -> Stream {
         let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let linear = Linear { activation, ..self.described(&matrix, &bias) };
-        self.product(x, linear)
+        self.recorder.product(x, linear)
     }
 
     fn linear_add(&mut self, name: &str, x: Stream, residual: Stream) -> Stream {
         let (matrix, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let linear = Linear { residual: Some(residual), ..self.described(&matrix, &bias) };
-        self.product(x, linear)
+        self.recorder.product(x, linear)
     }
 
     fn linear_of(&mut self, matrix: &str, bias: &str, x: Stream) -> Stream {
         let linear = self.described(matrix, bias);
-        self.product(x, linear)
+        self.recorder.product(x, linear)
     }
 
     fn layer_norm(&mut self, name: &str, x: Stream) -> Stream {
@@ -154,12 +154,13 @@ impl Operations for Fused<'_> {
         let linear = self.described(&matrix, &bias);
         let [q, k, v] = match attend {
             Attend::Within(x) => {
-                let all = self.product(x, linear);
+                let all = self.recorder.product(x, linear);
                 [0, 1, 2].map(|part| all.columns(part * hidden..(part + 1) * hidden))
             }
             Attend::Across { queries, context } => {
-                let q = self.product(queries, Linear { outputs: Some(0..hidden), ..linear.clone() });
-                let both = self.product(context, Linear { outputs: Some(hidden..3 * hidden), ..linear });
+                let q = self.recorder.product(queries, Linear { outputs: Some(0..hidden), ..linear.clone() });
+                let both =
+                    self.recorder.product(context, Linear { outputs: Some(hidden..3 * hidden), ..linear });
                 [q, both.columns(0..hidden), both.columns(hidden..2 * hidden)]
             }
         };

@@ -70,7 +70,8 @@ impl Model {
         Self::load(Storage::copy_of(bytes)?)
     }
 
-    /// Loads a model that is part of the program. Nothing is copied if the bytes are aligned to 64.
+    /// Loads a model that is part of the program. The file's bytes are not copied if they are aligned to 64; packing is as
+    /// with [`Model::open`].
     ///
     /// # Errors
     /// As [`Model::from_bytes`].
@@ -131,6 +132,13 @@ impl Model {
     /// The size of the file.
     pub fn file_bytes(&self) -> usize {
         self.loaded.file_bytes
+    }
+
+    /// Bytes of memory that packed matrices take beside the file: none until the first session on kernels, and none of a file
+    /// that was made with `--pack`, but for matrices that are looked up row by row too.
+    pub fn packed_bytes(&self) -> usize {
+        let packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.values().map(PackedMatrix::own_bytes).sum()
     }
 
     /// The tokenizer, which is made at the first call.
@@ -216,6 +224,9 @@ impl About {
         let metadata = header.metadata();
         let config = Config::from_metadata(metadata)?;
         let packing = Packing::read(metadata, &config)?;
+        if packing.is_some() {
+            Packing::check_alignment(header.alignment())?;
+        }
         check_tensors(header, &config, packing.as_ref())?;
         let labels = labels(metadata, &config)?;
         let front_end = FrontEnd::from_metadata(metadata)?;

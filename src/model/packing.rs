@@ -63,7 +63,7 @@ impl Packing {
             return Err(Error::Packed {
                 layout: layout.to_owned(),
                 problem: "which this build does not read",
-                remedy: "without --pack, or with another instruction set's",
+                remedy: "with this version's lxmert-quantize",
             });
         }
         let names = metadata.strings(TENSORS_KEY)?;
@@ -86,7 +86,7 @@ impl Packing {
                 return Err(wrong(TENSORS_KEY, "names of matrices".to_owned(), format!("{name:?}")));
             };
             let (inputs, outputs) = (dims[0] as usize, dims[1] as usize);
-            let fitting = |known: &Element| known.name() == element && inputs <= known.max_inputs();
+            let fitting = |known: &Element| known.name() == element && known.fits(inputs);
             let Some(element) = Element::ALL.into_iter().find(fitting) else {
                 return Err(wrong(
                     ELEMENTS_KEY,
@@ -163,7 +163,19 @@ impl Packing {
         Some(self.matrices.get(name)?.layout)
     }
 
-    /// Checks that a packed tensor is where and what it has to be.
+    /// Checks that tensors begin with a cache line.
+    pub(super) fn check_alignment(alignment: u64) -> Result<(), Error> {
+        if alignment.is_multiple_of(u64::from(ALIGNMENT)) {
+            return Ok(());
+        }
+        Err(wrong(
+            ALIGNMENT_KEY,
+            format!("a multiple of {ALIGNMENT} in a packed file"),
+            alignment.to_string(),
+        ))
+    }
+
+    /// Checks that a packed tensor is what it has to be.
     pub(super) fn check(&self, tensor: &TensorInfo) -> Result<(), Error> {
         let Some(bytes) = self.bytes(tensor.name()) else { return Ok(()) };
         let mismatch =
@@ -173,12 +185,6 @@ impl Packing {
             return mismatch(
                 format!("{bytes} packed bytes, type i8"),
                 format!("shape {dims:?}, type {tensor_type}"),
-            );
-        }
-        if !tensor.offset().is_multiple_of(u64::from(ALIGNMENT)) {
-            return mismatch(
-                format!("an offset that is a multiple of {ALIGNMENT}"),
-                tensor.offset().to_string(),
             );
         }
         Ok(())

@@ -19,7 +19,8 @@ pub struct Factor<'s> {
 
 impl Session {
     /// Makes a session that keeps what every matrix is multiplied with, in memory that grows with the model's layers.
-    /// It answers as any other.
+    /// It always runs on ggml's operations, whatever [`SessionOptions::lowering`] says, and so takes neither an affinity nor a
+    /// packed file.
     ///
     /// # Errors
     /// As [`Session::new`].

@@ -43,8 +43,8 @@ fn numbers(count: usize, seed: usize) -> Vec<f32> {
 pub struct Batch {
     size: usize,
     ids: Vec<u32>,
-    features: Vec<f32>,
-    boxes: Vec<f32>,
+    pub features: Vec<f32>,
+    pub boxes: Vec<f32>,
     text_mask: Vec<f32>,
     visual_mask: Vec<f32>,
 }
@@ -106,7 +106,12 @@ impl Batch {
         options.threads = 1;
         change(&mut options);
         let mut session = Session::new(model, options).unwrap();
-        let inputs = Inputs {
+        session.run(&self.inputs()).unwrap();
+        session
+    }
+
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             batch: self.size,
             tokens: TOKENS,
             regions: REGIONS,
@@ -116,9 +121,7 @@ impl Batch {
             visual_feats: &self.features,
             visual_pos: &self.boxes,
             visual_attention_mask: Some(&self.visual_mask),
-        };
-        session.run(&inputs).unwrap();
-        session
+        }
     }
 }
 

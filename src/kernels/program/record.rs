@@ -21,8 +21,8 @@ pub(crate) struct Recorder<'w> {
     stage: StageName,
     nodes: [Vec<Node>; 2],
     buffers: Vec<Buffer>,
-    /// The matrices by name, with the element that products read.
-    matrices: Vec<(String, Element)>,
+    /// The matrices by name, as products read them.
+    matrices: Vec<(String, Layout)>,
     /// Rows that are prepared already.
     prepared: HashMap<(Stream, PreparedLayout), usize>,
     constants: Vec<f32>,
@@ -82,8 +82,8 @@ impl<'w> Recorder<'w> {
 
     /// Layer norm by the constants `name.weight` and `name.bias`.
     pub fn norm(&mut self, name: &str, from: Stream) -> Stream {
-        let scale = self.constant(&format!("{name}.weight"));
-        let shift = self.constant(&format!("{name}.bias"));
+        let scale = self.constant(&format!("{name}.weight"), from.width);
+        let shift = self.constant(&format!("{name}.bias"), from.width);
         let to = self.numbers(from.rows, from.width);
         self.push(name, Op::Norm { from, scale, shift, to, prepared: Vec::new() });
         to
@@ -102,14 +102,19 @@ impl<'w> Recorder<'w> {
         let element = layout.element;
         assert_eq!(x.width, layout.inputs, "a row of x for {}", product.matrix);
         let outputs = product.outputs.unwrap_or(0..layout.outputs);
+        assert!(outputs.end <= layout.outputs, "rows of {}", product.matrix);
+        assert!(
+            product.residual.is_none_or(|residual| residual.width == outputs.len()),
+            "a residual as wide"
+        );
         let tile_rows = self.kernels.tiles(element).max_rows();
         let prepared = self.prepare(
             product.matrix,
             x,
             PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows },
         );
-        let matrix = self.matrix(product.matrix, element);
-        let bias = self.constant(product.bias);
+        let matrix = self.matrix(product.matrix, layout);
+        let bias = self.constant(product.bias, layout.outputs);
         let to = self.numbers(x.rows, outputs.len());
         let op = Product {
             matrix,
@@ -159,20 +164,22 @@ impl<'w> Recorder<'w> {
         to
     }
 
-    fn matrix(&mut self, name: &str, element: Element) -> usize {
-        let known = self.matrices.iter().position(|(known, packed)| known == name && *packed == element);
+    fn matrix(&mut self, name: &str, layout: Layout) -> usize {
+        let known = self.matrices.iter().position(|(known, packed)| known == name && *packed == layout);
         known.unwrap_or_else(|| {
-            self.matrices.push((name.to_owned(), element));
+            self.matrices.push((name.to_owned(), layout));
             self.matrices.len() - 1
         })
     }
 
-    fn constant(&mut self, name: &str) -> usize {
+    /// Where a vector of that many numbers begins.
+    fn constant(&mut self, name: &str, len: usize) -> usize {
         if let Some(known) = self.constant_at.get(name) {
             return *known;
         }
         let at = self.constants.len();
         let values = self.weights.stored(name).to_f32();
+        assert_eq!(values.len(), len, "numbers of {name}");
         let padded = values.len().next_multiple_of(PANEL) + MAX_LANES;
         self.constants.extend(&values);
         self.constants.resize(at + padded, 0.0);
@@ -194,15 +201,19 @@ impl<'w> Recorder<'w> {
         self.nodes[self.stage as usize].push(Node { name: name.to_owned(), op });
     }
 
-    /// Plans the program for sizes up to `largest`, and has the matrices that it needs packed by `pack`.
+    /// Plans the program for sizes up to `largest`, and has the matrices that it needs packed by `pack`, which is told how many
+    /// bytes of memory a run takes.
     ///
     /// # Errors
     /// Those of `pack`.
+    ///
+    /// # Panics
+    /// If a matrix is packed in another way than products read it.
     pub fn finish(
         mut self,
         largest: Sizes,
         workers: &mut Workers,
-        pack: impl FnOnce(&[(String, Element)], &mut Workers) -> Result<Vec<PackedMatrix>, Error>,
+        pack: impl FnOnce(&[(String, Element)], usize, &mut Workers) -> Result<Vec<PackedMatrix>, Error>,
     ) -> Result<Program, Error> {
         // What the question reads of the image's stage must stand between the two.
         let [mut image, question] = std::mem::take(&mut self.nodes);
@@ -226,15 +237,20 @@ impl<'w> Recorder<'w> {
         let end = schedule::place(&stages, &mut self.buffers, largest);
         let scratch = self.scratch_bytes(&stages, largest);
         let phases = stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
+        let memory_bytes = end + scratch * workers.threads();
+        let names: Vec<_> = wanted.iter().map(|(name, layout)| (name.clone(), layout.element)).collect();
+        let matrices = pack(&names, memory_bytes, workers)?;
+        let same = matrices.iter().map(|matrix| matrix.layout).eq(wanted.iter().map(|(_, layout)| *layout));
+        assert!(same, "matrices are packed as products read them");
         Ok(Program {
             kernels: self.kernels,
             stages,
             buffers: self.buffers,
-            matrices: pack(&wanted, workers)?,
+            matrices,
             constants: self.constants,
             largest,
             inputs: self.inputs,
-            memory_bytes: end + scratch * workers.threads(),
+            memory_bytes,
             scratch: (end, scratch),
             threads: workers.threads(),
             tasks: Vec::with_capacity(phases),
@@ -243,7 +259,7 @@ impl<'w> Recorder<'w> {
     }
 
     /// Renumbers the matrices so that only those remain that a product reads.
-    fn only_used_matrices(&self, stages: &mut [Stage; 2]) -> Vec<(String, Element)> {
+    fn only_used_matrices(&self, stages: &mut [Stage; 2]) -> Vec<(String, Layout)> {
         let mut used: Vec<usize> = Vec::new();
         for node in stages.iter_mut().flat_map(|stage| &mut stage.nodes) {
             if let Op::Product(product) = &mut node.op {

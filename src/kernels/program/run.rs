@@ -90,9 +90,9 @@ struct Run<'r> {
 }
 
 // SAFETY: the memory is borrowed exclusively for the run. Its tasks write to disjoint places: a task has rows, heads or panels
-// of its own in buffers that nothing else in its phase writes, and reads only what earlier phases wrote, since a phase is the
-// first after those that it reads from. Buffers that are alive in the same phase do not overlap (`schedule::place`), for any
-// sizes up to the largest.
+// of its own in buffers that nothing else in its phase writes. It reads only inputs, what the image's stage has left, and what
+// earlier phases wrote, since a phase is the first after those that it reads from. Kept buffers share their place with
+// nothing, and others that are alive in the same phase do not overlap (`schedule::place`), for any sizes up to the largest.
 unsafe impl Sync for Shared<'_> {}
 
 impl Phases for Shared<'_> {
@@ -210,7 +210,7 @@ impl<'r> Run<'r> {
                 end_panel(products()) - first_panel(products())
             }
             Op::Attention(attention) => sizes.batch * attention.heads,
-            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op, sizes)),
+            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
         }
     }
 
@@ -385,7 +385,7 @@ impl<'r> Run<'r> {
     fn rows(&self, op: &Op, task: usize) {
         let functions = self.program.kernels.functions;
         let stream = row_stream(op);
-        let per_task = rows_per_task(op, self.call.sizes);
+        let per_task = rows_per_task(op);
         let first = task * per_task;
         let end = stream.rows.count(self.call.sizes).min(first + per_task);
         for row in first..end {
@@ -499,10 +499,7 @@ fn row_stream(op: &Op) -> Stream {
     }
 }
 
-/// So many that a task takes about a microsecond, or more where the tasks would be too many to count.
-fn rows_per_task(op: &Op, sizes: Sizes) -> usize {
-    const MAX_TASKS: usize = 4096;
-    let stream = row_stream(op);
-    let usual = if stream.width < 2048 { 2 } else { 1 };
-    usual.max(stream.rows.count(sizes).div_ceil(MAX_TASKS))
+/// So many that a task takes about a microsecond.
+fn rows_per_task(op: &Op) -> usize {
+    if row_stream(op).width < 2048 { 2 } else { 1 }
 }

@@ -46,11 +46,11 @@ impl Prepared {
     }
 }
 
+type Packed = Result<Vec<PackedMatrix>, crate::Error>;
+
 /// Packs the matrices that a program asks for.
-fn pack(
-    weights: &Weights,
-) -> impl FnOnce(&[(String, Element)], &mut Workers) -> Result<Vec<PackedMatrix>, crate::Error> {
-    |wanted, workers| {
+fn pack(weights: &Weights) -> impl FnOnce(&[(String, Element)], usize, &mut Workers) -> Packed {
+    |wanted, _, workers| {
         let stored: Vec<_> = wanted.iter().map(|(name, element)| (weights.stored(name), *element)).collect();
         PackedMatrix::pack(&stored, Kernels::best(), workers)
     }

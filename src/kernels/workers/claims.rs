@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Epoch;
 
-/// The most tasks of a phase.
+/// The most tasks that can be shared out.
 pub const MAX_TASKS: usize = u16::MAX as usize;
 
 /// The tasks of the open phase that nobody has claimed.

@@ -97,6 +97,8 @@ fn runs_thousands_of_times() {
 #[test]
 fn runs_the_most_tasks_that_a_phase_may_have() {
     checked(3, &[claims::MAX_TASKS], 2);
+    // More than can be shared out, by a little and by far.
+    checked(3, &[claims::MAX_TASKS + 1, 5, 300_000], 2);
 }
 
 #[test]

@@ -69,7 +69,7 @@ mod avx512_bf16 {
     use super::avx512::Bf16;
     use super::avx512_vnni;
     use crate::kernels::generic::product;
-    use crate::kernels::{Functions, Tile, TileFn, Tiles};
+    use crate::kernels::{Functions, MAX_TILE_ROWS, Tile, TileFn, Tiles};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn tile<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
@@ -82,7 +82,7 @@ mod avx512_bf16 {
     }
 
     #[rustfmt::skip]
-    static TILES: [[TileFn; 2]; 14] = [
+    static TILES: [[TileFn; 2]; MAX_TILE_ROWS] = [
         both::<1>(), both::<2>(), both::<3>(), both::<4>(), both::<5>(), both::<6>(), both::<7>(),
         both::<8>(), both::<9>(), both::<10>(), both::<11>(), both::<12>(), both::<13>(), both::<14>(),
     ];

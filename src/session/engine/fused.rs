@@ -8,7 +8,7 @@ use crate::kernels::{
 };
 use crate::model::{FusedModel, Model, Shape};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
-use crate::session::{SCRATCH, SessionOptions};
+use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
 
 /// A program with its memory and threads.
 pub(in crate::session) struct FusedEngine {
@@ -29,15 +29,16 @@ impl FusedEngine {
             images,
         };
         let mut workers = Workers::new(options.threads, options.affinity.as_deref())?;
-        let mut fused = FusedModel::new(model, kernels, largest, &options.outputs, &mut workers)?;
+        let admit = |bytes| match bytes <= MAX_BYTES {
+            true => Ok(()),
+            false => Err(Error::OutOfMemory { what: SCRATCH, bytes }),
+        };
+        let mut fused = FusedModel::new(model, kernels, largest, &options.outputs, &mut workers, admit)?;
         if options.profile {
             fused.program.start_profile();
         }
-        let bytes = fused.program.memory_bytes();
-        if bytes > crate::session::MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes });
-        }
-        Ok(FusedEngine { fused, memory: AlignedBuffer::new(bytes, SCRATCH)?, workers, images })
+        let memory = AlignedBuffer::new(fused.program.memory_bytes(), SCRATCH)?;
+        Ok(FusedEngine { fused, memory, workers, images })
     }
 
     pub fn instruction_set(&self) -> InstructionSet {
