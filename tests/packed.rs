@@ -220,8 +220,8 @@ fn hostile_packed_files_are_refused() {
     assert!(matches!(layout, Error::Packed { .. }));
     assert_eq!(
         layout.to_string(),
-        "the file is packed as panel64x8.3, which this build does not read: convert the checkpoint again without \
-         --pack, or with this version's lxmert-quantize"
+        "the file is packed as panel64x8.3, which this build does not read: convert the checkpoint again with this \
+         version's lxmert-quantize"
     );
     let refused = |broken: &[(&str, Value)], expected: &str| {
         let error = keys(broken).unwrap_err().to_string();
