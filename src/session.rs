@@ -29,7 +29,7 @@ pub struct SessionOptions {
     pub threads: usize,
     /// The CPUs that threads other than the calling one may run on, by Linux's numbers; `None` for all. Elsewhere, and with ggml's
     /// operations, only `None` is possible.
-    pub affinity: Option<Vec<usize>>,
+    pub cpus: Option<Vec<usize>>,
     /// How the model is computed.
     pub lowering: Lowering,
     /// Whether [`Session::profile`] is to tell where the time goes.
@@ -62,7 +62,7 @@ impl SessionOptions {
             },
             max_batch: config.head.images(),
             threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
-            affinity: None,
+            cpus: None,
             lowering: Lowering::Fastest,
             profile: false,
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],

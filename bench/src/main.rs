@@ -55,16 +55,16 @@ struct Arguments {
     inputs: Option<PathBuf>,
     /// Tokens of a made-up question [default: 20].
     #[arg(long, value_name = "N")]
-    tokens: Option<NonZeroUsize>,
+    tokens: Option<usize>,
     /// Regions of a made-up image [default: 36, or what the model cuts from a picture].
     #[arg(long, value_name = "N")]
-    regions: Option<NonZeroUsize>,
+    regions: Option<usize>,
     /// Pairs of image and question in one run; several numbers are measured in turn [default: 1, or 2 for NLVR2].
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
-    batch: Vec<NonZeroUsize>,
+    batch: Vec<usize>,
     /// Threads to compute with; several numbers are measured in turn [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
-    threads: Vec<NonZeroUsize>,
+    threads: Vec<usize>,
     /// Which kernels compute, as lxmert-run has them; several names are measured in turn.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "fastest")]
     lowering: Vec<String>,
@@ -156,7 +156,6 @@ fn default_regions(model: &Model) -> usize {
 }
 
 /// What was given, or else the default.
-fn numbers(given: &[NonZeroUsize], default: usize) -> impl Iterator<Item = usize> {
-    let default = given.is_empty().then_some(default);
-    given.iter().map(|number| number.get()).chain(default)
+fn numbers(given: &[usize], default: usize) -> impl Iterator<Item = usize> {
+    given.iter().copied().chain(given.is_empty().then_some(default))
 }

@@ -114,7 +114,7 @@ fn options(model: &Model, case: &Case, sizes: Sizes, embeddings: bool) -> Sessio
     options.max_batch = sizes.batch;
     options.lowering = case.lowering;
     options.threads = case.threads;
-    options.affinity.clone_from(&case.cpus);
+    options.cpus.clone_from(&case.cpus);
     options.inputs_embeds = embeddings;
     options
 }

@@ -267,8 +267,8 @@ fn takes_inputs_from_a_file() {
 fn names_what_is_wrong_in_one_line() {
     let cases: [(&[&str], &str); 8] = [
         (&["--lowering", "portable,sse9"], "lowering: expected fastest, ggml, portable"),
-        (&["--lowering", "portable", "--cpus", "0,100000"], "affinity: expected"),
-        (&["--lowering", "ggml", "--cpus", "0"], "affinity: expected none beside ggml's operations"),
+        (&["--lowering", "portable", "--cpus", "0,100000"], "cpus: expected"),
+        (&["--lowering", "ggml", "--cpus", "0"], "cpus: expected none with ggml's operations"),
         (&["--tokens", "65"], "65 tokens, but the limit is 64"),
         (&["--batch", "1000000"], "1000000 pairs in a batch"),
         (&["--batch", "1024", "--regions", "4096", "--tokens", "64"], "out of memory"),

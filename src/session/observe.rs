@@ -19,7 +19,7 @@ pub struct Factor<'s> {
 
 impl Session {
     /// Makes a session that keeps what every matrix is multiplied with, in memory that grows with the model's layers.
-    /// It always runs on ggml's operations, whatever [`SessionOptions::lowering`] says, and so takes neither an affinity nor a
+    /// It always runs on ggml's operations, whatever [`SessionOptions::lowering`] says, and so takes neither a choice of CPUs nor a
     /// packed file.
     ///
     /// # Errors

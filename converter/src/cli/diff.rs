@@ -63,7 +63,18 @@ struct TensorReport {
 /// Prints the differences.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let open = |path: &PathBuf| File::open(path);
-    let report = compare(&open(&arguments.a)?, &open(&arguments.b)?);
+    let (a, b) = (open(&arguments.a)?, open(&arguments.b)?);
+    let is_packed = |file: &File| file.header().metadata().get("lxmert.pack.layout").is_some();
+    if is_packed(&a) != is_packed(&b) {
+        let packed = if is_packed(&a) { &arguments.a } else { &arguments.b };
+        let remedy = "compare files that are packed alike, or neither";
+        return Err(format!(
+            "{}: its matrices are packed, the other file's are not: {remedy}",
+            packed.display()
+        )
+        .into());
+    }
+    let report = compare(&a, &b);
     let code = super::print(&if arguments.json { super::json(&report) } else { as_text(&report) });
     // A reader that has gone is trouble.
     let printed = code == ExitCode::SUCCESS;

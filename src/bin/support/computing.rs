@@ -24,7 +24,7 @@ impl Computing {
         options.threads = self.threads.unwrap_or(options.threads);
         // Here rather than in clap, whose complaint takes three lines.
         options.lowering = self.lowering.parse()?;
-        options.affinity.clone_from(&self.cpus.numbers);
+        options.cpus.clone_from(&self.cpus.numbers);
         Ok(())
     }
 }

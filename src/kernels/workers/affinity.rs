@@ -15,7 +15,7 @@ pub fn with<T: Send>(cpus: &[usize], action: impl FnOnce() -> T + Send) -> Resul
         if unusable.is_some() || bind(cpus).is_err() {
             let expected = "CPUs that exist and that this process may use".to_owned();
             let found = unusable.map_or("none".to_owned(), usize::to_string);
-            return Err(Error::Input { name: "affinity".to_owned(), expected, found });
+            return Err(Error::Input { name: "cpus".to_owned(), expected, found });
         }
         Ok(action())
     };
@@ -46,5 +46,5 @@ fn bind(cpus: &[usize]) -> rustix::io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub fn with<T>(cpus: &[usize], _: impl FnOnce() -> T) -> Result<T, Error> {
     let expected = "none, since threads can be bound to CPUs under Linux only".to_owned();
-    Err(Error::Input { name: "affinity".to_owned(), expected, found: format!("{cpus:?}") })
+    Err(Error::Input { name: "cpus".to_owned(), expected, found: format!("{cpus:?}") })
 }

@@ -28,7 +28,7 @@ impl FusedEngine {
             regions: options.max_regions,
             images,
         };
-        let mut workers = Workers::new(options.threads, options.affinity.as_deref())?;
+        let mut workers = Workers::new(options.threads, options.cpus.as_deref())?;
         let admit = |bytes| match bytes <= MAX_BYTES {
             true => Ok(()),
             false => Err(Error::OutOfMemory { what: SCRATCH, bytes }),

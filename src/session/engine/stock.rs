@@ -21,10 +21,10 @@ pub(in crate::session) struct StockEngine {
 
 impl StockEngine {
     pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
-        if options.affinity.is_some() {
+        if options.cpus.is_some() {
             return Err(Error::Input {
-                name: "affinity".to_owned(),
-                expected: "none beside ggml's operations, whose threads choose their own CPUs".to_owned(),
+                name: "cpus".to_owned(),
+                expected: "none with ggml's operations, whose threads run anywhere".to_owned(),
                 found: "a list of CPUs".to_owned(),
             });
         }
