@@ -266,7 +266,7 @@ fn rejects_cpus_that_do_not_exist() {
         (2, &[1 << 40, 0], "1099511627776"),
     ] {
         match Workers::new(threads, Some(cpus)) {
-            Err(Error::Input { name, found, .. }) => assert_eq!((&*name, &*found), ("affinity", expected)),
+            Err(Error::Input { name, found, .. }) => assert_eq!((&*name, &*found), ("cpus", expected)),
             _ => panic!("{cpus:?} was taken"),
         }
     }
