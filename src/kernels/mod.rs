@@ -39,6 +39,9 @@ pub(crate) const PANEL: usize = 32;
 /// Bytes of a unit: four 8-bit integers, two bf16 or one f32.
 const UNIT: usize = 4;
 
+/// Bytes of a cache line.
+const LINE: usize = crate::ggml::ALIGNMENT;
+
 /// The most rows of any tile.
 const MAX_TILE_ROWS: usize = 14;
 
@@ -47,6 +50,12 @@ const BLOCK: usize = 32;
 
 /// Bytes of a panel for one unit of each of its columns.
 const PANEL_STEP: usize = PANEL * UNIT;
+
+/// How many of `count` things make a block, if as few blocks as possible hold at most `most` each and about the same number.
+#[inline(always)]
+fn even_block(count: usize, most: usize) -> usize {
+    count.div_ceil(count.div_ceil(most))
+}
 
 /// What is applied to the results of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

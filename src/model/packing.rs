@@ -121,6 +121,11 @@ impl Packing {
         metadata.set(TYPES_KEY, strings(|(_, packed)| packed.tensor_type.name().to_owned()))
     }
 
+    /// Whether a file says that it is packed, in whatever way.
+    pub fn is_in(metadata: &Metadata) -> bool {
+        metadata.get(LAYOUT_KEY).is_some()
+    }
+
     /// Whether what the metadata says of a key follows from this.
     pub fn decides(key: &str) -> bool {
         key == ALIGNMENT_KEY || key.starts_with("lxmert.pack.")

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lxmert::gguf::{File, Metadata, TensorInfo};
+use lxmert::model::Packing;
 use lxmert_converter::{Difference, ErrorReport};
 use serde::Serialize;
 
@@ -64,7 +65,7 @@ struct TensorReport {
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let open = |path: &PathBuf| File::open(path);
     let (a, b) = (open(&arguments.a)?, open(&arguments.b)?);
-    let is_packed = |file: &File| file.header().metadata().get("lxmert.pack.layout").is_some();
+    let is_packed = |file: &File| Packing::is_in(file.header().metadata());
     if is_packed(&a) != is_packed(&b) {
         let packed = if is_packed(&a) { &arguments.a } else { &arguments.b };
         let remedy = "compare files that are packed alike, or neither";

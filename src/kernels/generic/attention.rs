@@ -5,8 +5,8 @@
 //! that it loads is used by all of them.
 
 use super::math::exp;
-use crate::kernels::Head;
 use crate::kernels::vector::{MAX_LANES, Vector};
+use crate::kernels::{Head, even_block};
 
 /// The most rows that a small product computes at a time: so many that their sums hide each other's latency, and that
 /// the 20 tokens and 36 regions of the usual question make whole blocks.
@@ -99,7 +99,7 @@ struct Factor {
 #[inline(always)]
 unsafe fn product<V: Vector>(a: Factor, b: (*const f32, usize), columns: usize, to: (*mut f32, usize)) {
     // Blocks of about the same size. The last one begins early enough to be whole: what it computes again comes out the same.
-    let rows = a.count.div_ceil(a.count.div_ceil(ROWS));
+    let rows = even_block(a.count, ROWS);
     for block in 0..a.count.div_ceil(rows) {
         let first = (block * rows).min(a.count - rows);
         // SAFETY: as the caller vouches; `rows` rows from `first` are within the matrix.

@@ -7,10 +7,7 @@
 
 use super::math::activate;
 use crate::kernels::vector::{Dot, Vector};
-use crate::kernels::{Activation, BLOCK, Finish, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use crate::kernels::{Activation, BLOCK, Finish, LINE, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
 
 /// Sums of products of `ROWS` rows with the columns of a panel.
 ///

@@ -1,7 +1,7 @@
 //! Operations on one row at a time: layer norm, and the forms in which a matrix product reads rows.
 
-use crate::kernels::RowScale;
 use crate::kernels::vector::{MAX_LANES, Vector};
+use crate::kernels::{RowScale, UNIT};
 
 /// Adds up rows: x = scale · (a + b).
 ///
@@ -124,9 +124,6 @@ unsafe fn round<V: Vector>(x: V::F, inverse: V::F, zero: V::F) -> [u32; MAX_LANE
     unsafe { V::store_bytes(units.as_mut_ptr().cast(), V::to_int(V::mul_add(x, inverse, zero))) };
     units
 }
-
-/// Bytes in a unit.
-const UNIT: usize = 4;
 
 /// Rounds a row to bf16, ties to even, and spreads it in units.
 ///

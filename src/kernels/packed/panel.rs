@@ -4,7 +4,7 @@ use super::{Element, Layout};
 use crate::ggml;
 use crate::gguf::TensorType;
 use crate::kernels::generic::rows::bf16_bits;
-use crate::kernels::{BLOCK, PANEL, PANEL_STEP, UNIT};
+use crate::kernels::{BLOCK, LINE, PANEL, PANEL_STEP, UNIT};
 
 /// A panel to be packed.
 pub(in crate::kernels) struct Panel<'p> {
@@ -61,9 +61,6 @@ pub(in crate::kernels) fn pack_panel(panel: Panel<'_>) {
     }
     interleave(&columns, stride, bytes);
 }
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Puts the units of all columns side by side: squares of them, which compile to shuffles of registers, and then the rest.
 #[inline(always)]

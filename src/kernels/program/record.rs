@@ -1,6 +1,6 @@
 //! Writes a program down, operation by operation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::{
@@ -220,10 +220,10 @@ impl<'w> Recorder<'w> {
         let question = schedule::needed(question, &self.buffers);
         let inputs = [self.inputs.features, self.inputs.boxes, self.inputs.visual_mask];
         let question = schedule::hoist(question, &mut image, &inputs, self.buffers.len());
-        for buffer in question.iter().flat_map(|node| node.op.reads()) {
-            if image.iter().any(|node| node.op.writes().contains(&buffer)) {
-                self.buffers[buffer].kept = true;
-            }
+        let of_image: HashSet<usize> = image.iter().flat_map(|node| node.op.writes()).collect();
+        for buffer in question.iter().flat_map(|node| node.op.reads()).filter(|read| of_image.contains(read))
+        {
+            self.buffers[buffer].kept = true;
         }
         let image = schedule::needed(image, &self.buffers);
         let mut stages = [image, question].map(|nodes| {

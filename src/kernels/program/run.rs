@@ -10,11 +10,8 @@ use crate::ggml::{self, AlignedBuffer, Stored};
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::packed::columns_within;
 use crate::kernels::workers::{Phases, Workers};
-use crate::kernels::{Element, Finish, Head, PANEL, PackedMatrix, RowScale, Tile, UNIT};
+use crate::kernels::{Element, Finish, Head, LINE, PANEL, PackedMatrix, RowScale, Tile, UNIT, even_block};
 use crate::model::LAYER_NORM_EPSILON;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// What a run is about.
 pub(crate) struct Call<'c> {
@@ -119,13 +116,12 @@ impl Phases for Shared<'_> {
     }
 }
 
-impl Shared<'_> {
+impl<'r> Shared<'r> {
     /// One panel of a matrix, for every product that reads it.
-    fn products(&self, phase: usize, task: usize, item: &Item, local: usize, worker: usize) {
+    fn products(&self, phase: usize, task: usize, item: &'r Item, local: usize, worker: usize) {
         let run = &self.run;
-        let products = || item.iter().filter_map(|node| run.product(*node));
-        let matrix = &run.program.matrices[products().next().expect("an item of products").matrix];
-        let panel = first_panel(products()) + local;
+        let products = || run.products_of(item);
+        let (matrix, panel) = run.panel_at(item, local).expect("an item of products");
         let tiles = run.program.kernels.tiles(matrix.layout.element);
         let here = |product: &&Product| !columns_within(panel, &product.outputs).is_empty();
         let blocks = |product: &Product| product.rows.count(run.call.sizes).div_ceil(tiles.max_rows());
@@ -181,11 +177,19 @@ fn end_panel<'p>(products: impl Iterator<Item = &'p Product>) -> usize {
 }
 
 impl<'r> Run<'r> {
-    fn product(&self, node: usize) -> Option<&'r Product> {
-        match &self.stage.nodes[node].op {
+    /// The products of an item; none of an item of another operation.
+    fn products_of(&self, item: &'r Item) -> impl Iterator<Item = &'r Product> {
+        let nodes = &self.stage.nodes;
+        item.iter().filter_map(|node| match &nodes[*node].op {
             Op::Product(product) => Some(product),
             _ => None,
-        }
+        })
+    }
+
+    /// The matrix that the products of an item share, and its panel that a task is about.
+    fn panel_at(&self, item: &'r Item, local: usize) -> Option<(&'r PackedMatrix, usize)> {
+        let product = self.products_of(item).next()?;
+        Some((&self.program.matrices[product.matrix], first_panel(self.products_of(item)) + local))
     }
 
     /// The item that a task of a phase belongs to, and its number there.
@@ -201,36 +205,30 @@ impl<'r> Run<'r> {
         (&items[items.len() - 1], task)
     }
 
-    fn tasks_of(&self, item: &Item) -> usize {
+    fn tasks_of(&self, item: &'r Item) -> usize {
         let sizes = self.call.sizes;
         let op = &self.stage.nodes[item[0]].op;
         match op {
-            Op::Product(_) => {
-                let products = || item.iter().filter_map(|node| self.product(*node));
-                end_panel(products()) - first_panel(products())
-            }
+            Op::Product(_) => end_panel(self.products_of(item)) - first_panel(self.products_of(item)),
             Op::Attention(attention) => sizes.batch * attention.heads,
             op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
         }
     }
 
-    /// Multiplications of a task of products.
-    fn multiplications(&self, item: &Item, local: usize) -> u64 {
-        let products = || item.iter().filter_map(|node| self.product(*node));
-        let panel = first_panel(products()) + local;
+    /// Multiplications of a task of products; 0 of another.
+    fn multiplications(&self, item: &'r Item, local: usize) -> u64 {
+        let Some((matrix, panel)) = self.panel_at(item, local) else { return 0 };
         let of = |product: &Product| {
-            let inputs = self.program.matrices[product.matrix].layout.inputs;
-            product.rows.count(self.call.sizes) * columns_within(panel, &product.outputs).len() * inputs
+            let outputs = columns_within(panel, &product.outputs).len();
+            product.rows.count(self.call.sizes) * outputs * matrix.layout.inputs
         };
-        products().map(of).sum::<usize>() as u64
+        self.products_of(item).map(of).sum::<usize>() as u64
     }
 
     /// The panel that a task multiplies with, if it does.
     fn panel_of(&self, phase: usize, task: usize) -> Option<*const u8> {
         let (item, local) = self.find(phase, task);
-        let products = || item.iter().filter_map(|node| self.product(*node));
-        let matrix = &self.program.matrices[products().next()?.matrix];
-        let panel = first_panel(products()) + local;
+        let (matrix, panel) = self.panel_at(item, local)?;
         Some(matrix.bytes()[panel * matrix.layout.panel_bytes()..].as_ptr())
     }
 
@@ -468,7 +466,7 @@ struct Prepared {
 impl Prepared {
     /// As few blocks as the largest tile allows, all of about the same size.
     fn rows_per_block(self) -> usize {
-        self.rows.div_ceil(self.rows.div_ceil(self.layout.tile_rows))
+        even_block(self.rows, self.layout.tile_rows)
     }
 
     /// The block that begins with a row.

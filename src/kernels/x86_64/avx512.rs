@@ -43,16 +43,12 @@ impl Vector for Avx512 {
             let mut quads = rows;
             for four in (0..16).step_by(4) {
                 let [a, b, c, d] = [rows[four], rows[four + 1], rows[four + 2], rows[four + 3]];
-                let [ab_low, cd_low, ab_high, cd_high] = [
-                    _mm512_unpacklo_ps(a, b),
-                    _mm512_unpacklo_ps(c, d),
-                    _mm512_unpackhi_ps(a, b),
-                    _mm512_unpackhi_ps(c, d),
-                ];
-                quads[four] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab_low), _mm512_castps_pd(cd_low)));
-                quads[four + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab_low), _mm512_castps_pd(cd_low)));
-                quads[four + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)));
-                quads[four + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)));
+                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                quads[four] = _mm512_shuffle_ps::<0x44>(ab_low, cd_low);
+                quads[four + 1] = _mm512_shuffle_ps::<0xee>(ab_low, cd_low);
+                quads[four + 2] = _mm512_shuffle_ps::<0x44>(ab_high, cd_high);
+                quads[four + 3] = _mm512_shuffle_ps::<0xee>(ab_high, cd_high);
             }
             // Register r of each four holds columns r, r + 4, r + 8 and r + 12: gather the quarters of each column.
             let mut columns = rows;
@@ -69,7 +65,10 @@ impl Vector for Avx512 {
             columns
         }
         fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
-        fn store_bytes(to: *mut u8, x: __m512i) { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_max_epi32(x, _mm512_setzero_si512()))) }
+        fn store_bytes(to: *mut u8, x: __m512i) {
+            let above_0 = _mm512_max_epi32(x, _mm512_setzero_si512());
+            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(above_0))
+        }
         fn sum(x: __m512) -> f32 { _mm512_reduce_add_ps(x) }
         fn largest(x: __m512) -> f32 { _mm512_reduce_max_ps(x) }
         fn smallest(x: __m512) -> f32 { _mm512_reduce_min_ps(x) }
