@@ -38,28 +38,44 @@ unsafe fn columns<D: Dot, const ROWS: usize, const AHEAD: usize>(
     mut ahead: *const u8,
     sums: *mut u32,
 ) {
-    // SAFETY: `panel` and `rows` are read for as many steps as the caller vouches for, a prefetch may name any address,
-    // and `sums` has a row of `PANEL` for each of `ROWS`.
+    // SAFETY: `panel` and `rows` are read for as many steps as the caller vouches for, and `sums` has a row of `PANEL` for
+    // each of `ROWS`.
     unsafe {
-        let mut left = [D::zero(); ROWS];
-        let mut right = [D::zero(); ROWS];
+        let mut totals = [[D::zero(); 2]; ROWS];
         for _ in 0..units {
-            for line in 0..AHEAD {
-                prefetch(ahead.wrapping_add(line * LINE));
-            }
-            ahead = ahead.wrapping_add(AHEAD * LINE);
-            let columns = [D::columns(panel), D::columns(panel.add(D::LANES * size_of::<u32>()))];
-            for row in 0..ROWS {
-                let unit = D::row(rows.add(row * size_of::<u32>()));
-                left[row] = D::add(left[row], unit, columns[0]);
-                right[row] = D::add(right[row], unit, columns[1]);
-            }
+            step::<D, ROWS, AHEAD>(panel, rows, &mut ahead, &mut totals);
             panel = panel.add(PANEL_STEP);
-            rows = rows.add(ROWS * size_of::<u32>());
+            rows = rows.add(ROWS * UNIT);
         }
         for row in 0..ROWS {
-            D::store(sums.add(row * PANEL), left[row]);
-            D::store(sums.add(row * PANEL + D::LANES), right[row]);
+            D::store(sums.add(row * PANEL), totals[row][0]);
+            D::store(sums.add(row * PANEL + D::LANES), totals[row][1]);
+        }
+    }
+}
+
+/// Adds the products of one unit of each row with two registers of columns, and fetches ahead.
+///
+/// # Safety
+/// The CPU has the instructions of `D`; `panel` holds the columns' units, `rows` one for each row.
+#[inline(always)]
+unsafe fn step<D: Dot, const ROWS: usize, const AHEAD: usize>(
+    panel: *const u8,
+    rows: *const u8,
+    ahead: &mut *const u8,
+    sums: &mut [[D::Sum; 2]; ROWS],
+) {
+    // SAFETY: as the caller vouches; a prefetch may name any address.
+    unsafe {
+        for line in 0..AHEAD {
+            prefetch(ahead.wrapping_add(line * LINE));
+        }
+        *ahead = ahead.wrapping_add(AHEAD * LINE);
+        let columns = [D::columns(panel), D::columns(panel.add(D::LANES * UNIT))];
+        for row in 0..ROWS {
+            let unit = D::row(rows.add(row * UNIT));
+            sums[row][0] = D::add(sums[row][0], unit, columns[0]);
+            sums[row][1] = D::add(sums[row][1], unit, columns[1]);
         }
     }
 }
@@ -92,18 +108,9 @@ where
                 panel = panel.add(PANEL_STEP);
                 let mut block = [[D::zero(); 2]; ROWS];
                 for _ in 0..BLOCK_UNITS {
-                    for line in 0..AHEAD {
-                        prefetch(ahead.wrapping_add(line * LINE));
-                    }
-                    ahead = ahead.wrapping_add(AHEAD * LINE);
-                    let columns = [D::columns(panel), D::columns(panel.add(V::LANES * size_of::<u32>()))];
-                    for row in 0..ROWS {
-                        let unit = D::row(rows.add(row * size_of::<u32>()));
-                        block[row][0] = D::add(block[row][0], unit, columns[0]);
-                        block[row][1] = D::add(block[row][1], unit, columns[1]);
-                    }
+                    step::<D, ROWS, AHEAD>(panel, rows, &mut ahead, &mut block);
                     panel = panel.add(PANEL_STEP);
-                    rows = rows.add(ROWS * size_of::<u32>());
+                    rows = rows.add(ROWS * UNIT);
                 }
                 for row in 0..ROWS {
                     for half in 0..2 {
