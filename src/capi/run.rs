@@ -8,7 +8,7 @@ use super::session::{lxmert_session, with_session};
 use super::strings::CStrings;
 use super::{Failure, lxmert_status};
 use crate::vision::{FrontEnd, Regions, RgbImage};
-use crate::{Answers, Error, Inputs, Output, Session, Text};
+use crate::{Answer, Answers, Error, Inputs, Output, Session, Text};
 
 /// One answer and how it scored.
 #[derive(Clone, Copy, Debug)]
@@ -248,17 +248,18 @@ impl<'a> Room<'a> {
     }
 
     fn fill(self, found: Answers<'_>, labels: Option<&CStrings>) {
-        let top = found.top(self.answers.len());
-        self.count.write(top.len());
-        for (place, answer) in self.answers.iter_mut().zip(top) {
-            place.write(lxmert_answer {
+        let make = |answer: Answer<'_>| {
+            MaybeUninit::new(lxmert_answer {
                 label: answer.class,
                 text: labels.and_then(|labels| labels.get(answer.class)).unwrap_or(std::ptr::null()),
                 logit: answer.logit,
                 softmax: answer.softmax,
                 sigmoid: answer.sigmoid,
-            });
-        }
+            })
+        };
+        // SAFETY: only asked of places that were filled.
+        let logit = |place: &MaybeUninit<lxmert_answer>| unsafe { place.assume_init_ref() }.logit;
+        self.count.write(found.top_with(self.answers, make, logit));
     }
 }
 
