@@ -103,7 +103,7 @@ impl Work {
     }
 
     pub fn scratch_bytes(&self) -> usize {
-        self.session.scratch_bytes()
+        self.session.plan().session
     }
 }
 

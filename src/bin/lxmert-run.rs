@@ -106,7 +106,7 @@ fn write(session: &Session, path: &Path) -> Result<(), Box<dyn Error>> {
     for output in &session.options().outputs {
         let tensor = session.output(*output)?;
         let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.push((output.to_string(), tensor.shape, bytes));
+        tensors.push((output.to_string(), tensor.shape.to_vec(), bytes));
     }
     let views: Result<Vec<_>, _> = tensors
         .iter()
