@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::ggml::{AlignedBuffer, ForeignMemory};
 use crate::kernels::OperationTime;
 use crate::model::{Dims, Model, Output, Shape};
-use crate::vision::{FrontEnd, Regions};
+use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
 use crate::{Answers, Error};
 
 pub use engine::Lowering;
@@ -142,6 +142,8 @@ pub struct Session {
     plan: MemoryPlan,
     engine: Engine,
     stop: Stop,
+    /// Room for a picture that is cut into regions; none if the model does not cut pictures.
+    picture: AlignedBuffer,
     image: Option<Image>,
     /// The sizes of the last run: as computed, and as given.
     shapes: Option<Shapes>,
@@ -209,6 +211,15 @@ impl Session {
             Some(memory) => AlignedBuffer::in_foreign(memory, plan.session)?,
             None => AlignedBuffer::new(plan.session, SCRATCH)?,
         };
+        // Before anything is written: what is locked is there, and stays there.
+        let mut memory = memory;
+        if options.lock_memory {
+            memory.lock()?;
+        } else if options.prefault {
+            memory.prefault();
+        }
+        let picture = memory::picture_bytes(model, &options);
+        let [memory, picture] = memory.cut([plan.session - picture, picture]);
         let engine = Engine::new(model, &options, engine, memory)?;
         Ok(Session {
             model: model.clone(),
@@ -216,6 +227,7 @@ impl Session {
             options,
             plan,
             engine,
+            picture,
             image: None,
             shapes: None,
         })
@@ -279,6 +291,41 @@ impl Session {
         self.stop.begin();
         let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
         self.run_image(&input)
+    }
+
+    /// As [`Session::encode_image`], from pixels, by the model's front end.
+    ///
+    /// # Errors
+    /// As [`Session::encode_image`]; [`Error::Missing`] if the model takes ready features.
+    pub fn encode_pixels(&mut self, pixels: &Pixels<'_>) -> Result<(), Error> {
+        self.stop.begin();
+        let FrontEnd::PatchGrid(grid) = *self.model.front_end() else {
+            return Err(Error::Missing {
+                what: "front end for pixels",
+                remedy: "it takes regions from a detector: use encode_image or encode_regions",
+            });
+        };
+        let regions = grid.region_count();
+        inputs::limit_regions(regions, &self.options)?;
+        // Out of the session while it runs on it.
+        let mut picture = std::mem::replace(&mut self.picture, AlignedBuffer::empty());
+        let done = self.encode_cut(&grid, pixels, &mut picture);
+        self.picture = picture;
+        done
+    }
+
+    fn encode_cut(
+        &mut self,
+        grid: &PatchGrid,
+        pixels: &Pixels<'_>,
+        picture: &mut AlignedBuffer,
+    ) -> Result<(), Error> {
+        let regions = grid.region_count();
+        let numbers = picture.f32s_mut(0, picture.len() / size_of::<f32>());
+        let (features, rest) = numbers.split_at_mut(regions * grid.feature_len());
+        let (boxes, scratch) = rest.split_at_mut(regions * PatchGrid::BOX_LEN);
+        grid.cut(pixels, scratch, features, boxes)?;
+        self.run_image(&ImageInput { batch: 1, regions, features, boxes, mask: None })
     }
 
     /// Asks a question about the image that was encoded last.

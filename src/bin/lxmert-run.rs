@@ -2,6 +2,8 @@
 
 #[path = "support/computing.rs"]
 mod computing;
+#[path = "support/memory.rs"]
+mod memory;
 mod support;
 #[path = "support/tensors.rs"]
 mod tensors;
@@ -74,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
     arguments.computing.apply(&mut options)?;
-    let mut session = Session::new(&model, options)?;
+    let Some(mut session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
     write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))
 }

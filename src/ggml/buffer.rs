@@ -78,12 +78,18 @@ impl AlignedBuffer {
         let out_of_memory = Error::OutOfMemory { what, bytes: len };
         let of_heap = |start| AlignedBuffer { start, len, owner: Owner::Heap, locked: false };
         if len == 0 {
-            return Ok(of_heap(NonNull::<Aligned>::dangling().cast()));
+            return Ok(Self::empty());
         }
         let Ok(layout) = Layout::from_size_align(len, ALIGNMENT) else { return Err(out_of_memory) };
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         NonNull::new(start).map(of_heap).ok_or(out_of_memory)
+    }
+
+    /// A buffer without bytes.
+    pub fn empty() -> Self {
+        let start = NonNull::<Aligned>::dangling().cast();
+        AlignedBuffer { start, len: 0, owner: Owner::Heap, locked: false }
     }
 
     /// The first `len` bytes of memory of a caller's own, which are zeroed.

@@ -190,7 +190,7 @@ fn limit_batch(found: usize, options: &SessionOptions) -> Result<(), Error> {
     limit("pairs in a batch", found, options.max_batch, remedy)
 }
 
-fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
+pub(super) fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
     limit("regions", found, options.max_regions, "raise SessionOptions::max_regions or keep the best regions")
 }
 

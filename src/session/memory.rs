@@ -3,7 +3,9 @@
 use super::SessionOptions;
 use super::engine::{EnginePlan, Lowering};
 use crate::Error;
+use crate::ggml::ALIGNMENT;
 use crate::model::Model;
+use crate::vision::{FrontEnd, PatchGrid};
 
 /// Where the weights of a session are while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +89,17 @@ impl MemoryPlan {
     }
 }
 
+/// Bytes of room for a picture that is cut into regions: features and boxes, and scratch to scale it.
+pub(super) fn picture_bytes(model: &Model, options: &SessionOptions) -> usize {
+    let FrontEnd::PatchGrid(grid) = model.front_end() else { return 0 };
+    let regions = grid.region_count();
+    if regions > options.max_regions {
+        return 0;
+    }
+    let numbers = regions * (grid.feature_len() + PatchGrid::BOX_LEN) + grid.scratch_len();
+    (numbers * size_of::<f32>()).next_multiple_of(ALIGNMENT)
+}
+
 /// What a thread's stack takes, as far as it is used.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -112,7 +125,7 @@ pub(super) fn plan(
             lowering: way.lowering(),
             weights_mapped,
             weights_private,
-            session: engine.session_bytes(),
+            session: engine.session_bytes() + picture_bytes(model, options),
             tokenizer: model.tokenizer_bytes(),
             labels: model.label_bytes(),
             other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES,

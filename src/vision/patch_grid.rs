@@ -5,9 +5,6 @@ use ::image::RgbImage;
 use super::resize::{scale, scratch_len};
 use super::{Error, Pixels, Regions};
 
-/// A patch's box is its corners.
-const BOX_LEN: usize = 4;
-
 /// Cuts an image into a grid of patches; each becomes a region whose features are its pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PatchGrid {
@@ -20,6 +17,9 @@ pub struct PatchGrid {
 }
 
 impl PatchGrid {
+    /// Values of a region's box: x1, y1, x2, y2.
+    pub const BOX_LEN: usize = 4;
+
     /// Describes a grid of `rows` x `columns` patches, each `patch_height` x `patch_width` pixels. `mean` and
     /// `std` are those of the colours red, green and blue on a scale from 0 to 1.
     ///
@@ -114,9 +114,9 @@ impl PatchGrid {
         let pixels = Pixels::try_from(image)?;
         let mut scratch = vec![0.0; self.scratch_len()];
         let mut features = vec![0.0; self.region_count() * self.feature_len()];
-        let mut boxes = vec![0.0; self.region_count() * BOX_LEN];
+        let mut boxes = vec![0.0; self.region_count() * Self::BOX_LEN];
         self.cut(&pixels, &mut scratch, &mut features, &mut boxes)?;
-        Regions::new(features, self.feature_len(), boxes, BOX_LEN)
+        Regions::new(features, self.feature_len(), boxes, Self::BOX_LEN)
     }
 
     /// Values of scratch memory that [`cut`](Self::cut) needs, whatever the size of the picture.
@@ -143,7 +143,7 @@ impl PatchGrid {
     ) -> Result<(), Error> {
         let (regions, feature_len) = (self.region_count(), self.feature_len());
         for (what, values, len) in
-            [("features", features.len(), feature_len), ("boxes", boxes.len(), BOX_LEN)]
+            [("features", features.len(), feature_len), ("boxes", boxes.len(), Self::BOX_LEN)]
         {
             if values != regions * len {
                 return Err(Error::Length { what, values, regions, len });
@@ -166,7 +166,7 @@ impl PatchGrid {
                 *value = level[usize::from((*value + 0.5) as u8)];
             }
         }
-        for (region, corners) in boxes.as_chunks_mut::<BOX_LEN>().0.iter_mut().enumerate() {
+        for (region, corners) in boxes.as_chunks_mut::<{ Self::BOX_LEN }>().0.iter_mut().enumerate() {
             let (left, top) = (region % columns * patch_width, region / columns * patch_height);
             let (right, bottom) = (left + patch_width, top + patch_height);
             *corners = [

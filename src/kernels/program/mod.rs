@@ -321,11 +321,6 @@ impl Program {
         &self.memory
     }
 
-    /// The memory, to be locked or touched.
-    pub fn memory_mut(&mut self) -> &mut AlignedBuffer {
-        &mut self.memory
-    }
-
     /// The buffers to fill before a run.
     pub fn inputs(&self) -> InputBuffers {
         self.inputs

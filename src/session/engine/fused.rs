@@ -93,13 +93,7 @@ impl FusedEngine {
             standing.iter().for_each(|matrix| crate::weights::touch(matrix.bytes()));
             model.touch_tables(streamed);
         }
-        let mut program = fused.plan.build(memory, model.weights(), standing, options.profile)?;
-        // What is locked is there, and stays there.
-        if options.lock_memory {
-            program.memory_mut().lock()?;
-        } else if options.prefault {
-            program.memory_mut().prefault();
-        }
+        let program = fused.plan.build(memory, model.weights(), standing, options.profile)?;
         let results = fused.image.into_iter().chain(fused.question).collect();
         let images = model.config().head.images();
         Ok(FusedEngine { program, results, workers, model: model.clone(), streamed, images })

@@ -74,16 +74,12 @@ impl StockEngine {
         model: &Model,
         options: &SessionOptions,
         plan: StockPlan,
-        mut memory: AlignedBuffer,
+        memory: AlignedBuffer,
     ) -> Result<Self, Error> {
         let StockPlan { plans, parts } = plan;
         if options.lock_memory {
-            memory.lock()?;
             model.lock_file()?;
         } else if options.prefault {
-            memory.prefault();
-        }
-        if options.prefault {
             model.touch_file();
         }
         let pool = ThreadPool::new(options.threads)?;
