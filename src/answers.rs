@@ -45,22 +45,35 @@ impl<'s> Answers<'s> {
     /// how many there are: fewer than places if the model has fewer answers, and then the places after them keep what they
     /// held. Allocates nothing.
     pub fn top_into(&self, out: &mut [Answer<'s>]) -> usize {
+        self.top_with(out, |answer| answer, |answer| answer.logit)
+    }
+
+    /// The same with places of another type: `make` turns an answer into one, and `logit` tells the score of one that is
+    /// filled.
+    pub(crate) fn top_with<T>(
+        &self,
+        out: &mut [T],
+        make: impl Fn(Answer<'s>) -> T,
+        logit: impl Fn(&T) -> f32,
+    ) -> usize {
+        let highest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f32 = self.logits.iter().map(|logit| (logit - highest).exp()).sum();
+        let answer = |class: usize, logit: f32| Answer {
+            class,
+            text: self.labels.map(|labels| labels[class].as_str()),
+            logit,
+            softmax: (logit - highest).exp() / total,
+            sigmoid: 1.0 / (1.0 + (-logit).exp()),
+        };
         let mut found = 0;
-        for (class, &logit) in self.logits.iter().enumerate() {
+        for (class, &score) in self.logits.iter().enumerate() {
             // After its equals, whose classes are lower.
-            let place = out[..found].partition_point(|better| better.logit.total_cmp(&logit).is_ge());
+            let place = out[..found].partition_point(|better| logit(better).total_cmp(&score).is_ge());
             if place < out.len() {
                 found = out.len().min(found + 1);
                 out[place..found].rotate_right(1);
-                out[place] = Answer { class, logit, ..Answer::default() };
+                out[place] = make(answer(class, score));
             }
-        }
-        let highest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = self.logits.iter().map(|logit| (logit - highest).exp()).sum();
-        for answer in &mut out[..found] {
-            answer.text = self.labels.map(|labels| labels[answer.class].as_str());
-            answer.softmax = (answer.logit - highest).exp() / total;
-            answer.sigmoid = 1.0 / (1.0 + (-answer.logit).exp());
         }
         found
     }

@@ -192,6 +192,11 @@ impl Model {
         Ok(self.loaded.tokenizer.get_or_init(|| tokenizer))
     }
 
+    /// Whether the file holds a tokenizer.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        self.loaded.vocabulary.is_some()
+    }
+
     /// How the file is packed, if it is.
     pub(crate) fn packing(&self) -> Option<&Packing> {
         self.loaded.packing.as_ref()
