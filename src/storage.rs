@@ -40,7 +40,7 @@ impl Storage {
         // SAFETY: the map is private to this process and read only. If another process shortens the file while it is
         // mapped, a read ends the process with SIGBUS; the documentation of `Model::open` says so, and
         // `Model::from_bytes` avoids it. If it writes into the file, only numbers change under us: all lengths, offsets and
-        // indices are taken from the header once, when it is parsed.
+        // indices are taken from the header once, when it is parsed. The tokenizer's texts are read later, and checked then.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Storage(Kind::Mapped(map)))
     }
