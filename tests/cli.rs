@@ -348,3 +348,62 @@ fn run_refuses_a_file_that_is_no_safetensors() {
     );
     assert!(complaint(&output).contains("out.safetensors"));
 }
+
+#[test]
+fn wherever_the_weights_are_the_answers_are_the_same() {
+    let asked = |options: &[&str]| {
+        stdout(&vqa().args(["--json", "--question", "is there a circle?"]).args(options).output().unwrap())
+    };
+    let expected = asked(&[]);
+    let choices: &[&[&str]] = &[
+        &["--residency", "resident"],
+        &["--prefault"],
+        &["--memory-budget", "1GiB"],
+        &["--memory-budget", "100 MB", "--prefault"],
+    ];
+    for options in choices {
+        assert_eq!(asked(options), expected, "{options:?}");
+    }
+}
+
+#[test]
+fn a_plan_is_told_and_adds_up() {
+    let text = stdout(&vqa().arg("--plan").output().unwrap());
+    let value = |name: &str| {
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.trim().to_owned()
+    };
+    let size = |name: &str| value(name).strip_suffix(" MiB").unwrap().parse::<f64>().unwrap();
+    let parts = [
+        "weights, mapped",
+        "weights, private",
+        "session",
+        "tokenizer, at most",
+        "answers",
+        "threads and lists",
+        "this program",
+    ];
+    let sum: f64 = parts.iter().map(|part| size(part)).sum();
+    assert!((sum - size("in all")).abs() < 0.5, "{text}");
+    assert!(!value("weights are").is_empty() && !value("computed by").is_empty());
+    assert!(!text.contains('?'), "a plan answers no question: {text}");
+}
+
+#[test]
+fn wrong_memory_options_are_refused_in_one_line() {
+    for (options, expected) in [
+        (["--memory-budget", "plenty"], "memory-budget: expected a size such as 96MiB, found \"plenty\""),
+        (
+            ["--memory-budget", "1MiB"],
+            "no way to run fits a memory budget of 1MiB: the smallest that would do is",
+        ),
+        (
+            ["--residency", "somewhere"],
+            "residency: expected auto, resident, mapped, streamed, found \"somewhere\"",
+        ),
+    ] {
+        let complaint = complaint(&vqa().args(options).output().unwrap());
+        assert!(complaint.contains(expected), "{complaint}");
+    }
+}
