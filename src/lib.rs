@@ -20,6 +20,7 @@
 mod answers;
 #[doc(hidden)] // for the programs of this repository
 pub mod atomic_file;
+pub mod capi;
 mod error;
 pub mod ggml;
 pub mod gguf;

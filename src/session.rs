@@ -72,7 +72,7 @@ impl SessionOptions {
 }
 
 /// The most pairs of image and question in one run.
-const MAX_BATCH: usize = 1024;
+pub(crate) const MAX_BATCH: usize = 1024;
 
 /// More outputs than the largest configuration has.
 const MAX_OUTPUTS: usize = 1024;
@@ -244,6 +244,14 @@ impl Session {
             shape: output.shape(self.model.config(), shape.batch, shape.tokens, shape.regions),
             data: region.read(self.engine.memory()),
         })
+    }
+
+    /// Refuses sizes that the session was not made for, before anything of those sizes is looked at.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], and [`Error::Input`] for sizes of 0.
+    pub(crate) fn check_sizes(&self, batch: usize, tokens: usize, regions: usize) -> Result<(), Error> {
+        inputs::check_sizes(batch, tokens, regions, self.model.config(), &self.options)
     }
 
     fn run_image(&mut self, input: &ImageInput<'_>) -> Result<(), Error> {

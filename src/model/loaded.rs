@@ -166,6 +166,11 @@ impl Model {
         Ok(self.loaded.tokenizer.get_or_init(|| tokenizer))
     }
 
+    /// Whether the file holds a tokenizer.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        self.loaded.vocabulary.is_some()
+    }
+
     pub(crate) fn weights(&self) -> &Weights {
         &self.loaded.weights
     }

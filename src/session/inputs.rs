@@ -158,6 +158,19 @@ pub(super) fn used_keys(mask: Option<&[f32]>, len: usize, rows_are_wanted: bool)
     last.map(|last| last.map_or(len, |last| last + 1)).max().unwrap_or(len)
 }
 
+/// Refuses what a session is too small for.
+pub(super) fn check_sizes(
+    batch: usize,
+    tokens: usize,
+    regions: usize,
+    config: &Config,
+    options: &SessionOptions,
+) -> Result<(), Error> {
+    limit_batch(batch, options)?;
+    limit_tokens(tokens, config, options)?;
+    limit_regions(regions, options)
+}
+
 fn limit_batch(found: usize, options: &SessionOptions) -> Result<(), Error> {
     let remedy = "raise SessionOptions::max_batch or run smaller batches";
     limit("pairs in a batch", found, options.max_batch, remedy)

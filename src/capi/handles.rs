@@ -1,0 +1,65 @@
+//! What the opaque pointers point to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Failure;
+
+/// A kind of handle.
+pub(super) trait Kind: Sized {
+    /// Stands at the start of every live handle of the kind, and of nothing else that a program is likely to have.
+    const MARK: u64;
+    /// The parameter's name in the header, and that of the kind.
+    const NAME: &'static str;
+    /// The type that C knows, of which it only ever sees pointers.
+    type Opaque;
+}
+
+/// The mark that gives away most pointers which are no such handle, or no longer; then the thing itself.
+#[repr(C)]
+pub(super) struct Handle<T> {
+    mark: AtomicU64,
+    value: T,
+}
+
+impl<T: Kind> Handle<T> {
+    pub fn create(value: T) -> *mut T::Opaque {
+        let handle = Handle { mark: AtomicU64::new(T::MARK), value };
+        Box::into_raw(Box::new(handle)).cast()
+    }
+
+    /// The thing that a handle stands for.
+    ///
+    /// # Safety
+    /// The pointer is NULL, or points to at least eight readable bytes; if they are the kind's mark, it comes from
+    /// [`Handle::create`] and is not freed during `'h`.
+    pub unsafe fn get<'h>(handle: *const T::Opaque) -> Result<&'h T, Failure> {
+        let handle = handle.cast::<Self>();
+        if handle.is_null() {
+            return Err(Failure::argument(format_args!("{0} is NULL: give the handle of a {0}", T::NAME)));
+        }
+        // SAFETY: aligned by the first check, readable by this function's contract; nothing writes to a mark without atomics.
+        if !handle.is_aligned() || unsafe { &*(&raw const (*handle).mark) }.load(Ordering::Acquire) != T::MARK
+        {
+            return Err(Failure::argument(format_args!(
+                "{0} is not the handle of a {0}: it is of another kind, or freed",
+                T::NAME
+            )));
+        }
+        // SAFETY: the mark says that it is a live handle of the kind.
+        Ok(unsafe { &(*handle).value })
+    }
+
+    /// Wipes the mark and drops the thing.
+    ///
+    /// # Safety
+    /// As for [`Handle::get`], and nothing else uses the handle, now or later.
+    pub unsafe fn free(handle: *mut T::Opaque) -> Result<(), Failure> {
+        // SAFETY: the contracts are the same.
+        unsafe { Self::get(handle) }?;
+        // SAFETY: a live handle comes from `create`, and this is its last use.
+        let handle = unsafe { Box::from_raw(handle.cast::<Self>()) };
+        handle.mark.store(0, Ordering::Release);
+        drop(handle);
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! What a session is made for, as C says it.
+
+use std::ffi::{c_char, c_void};
+
+use super::arguments::{self, Bool, Versioned, slice, text};
+use super::{Failure, lxmert_status};
+use crate::{Lowering, Model, Output, SessionOptions};
+
+/// The alignment in bytes of memory that a caller provides: a cache line.
+pub const LXMERT_MEMORY_ALIGNMENT: usize = 64;
+
+/// Where the weights are while a session runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum lxmert_residency {
+    /// The fastest that fits the memory budget.
+    LXMERT_RESIDENCY_AUTO = 0,
+    /// In memory of their own, in the order in which the kernels read them.
+    LXMERT_RESIDENCY_RESIDENT = 1,
+    /// Where the file lies: mapped, and shared with other processes.
+    LXMERT_RESIDENCY_MAPPED = 2,
+    /// Read from the file while a run needs them, a few at a time.
+    LXMERT_RESIDENCY_STREAMED = 3,
+}
+
+/// Where a session gets its memory from. Both functions are called on the thread that makes or frees the session.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct lxmert_allocator {
+    /// Returns size bytes that begin at a multiple of alignment, or NULL if it cannot. Called once, while the session is made.
+    pub allocate:
+        Option<unsafe extern "C" fn(user_data: *mut c_void, size: usize, alignment: usize) -> *mut c_void>,
+    /// Takes them back. Called once, when the session is freed or could not be made.
+    pub release: Option<unsafe extern "C" fn(user_data: *mut c_void, memory: *mut c_void, size: usize)>,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+}
+
+/// What a session is made for. Zero or NULL always means the default. The smallest struct_size taken is the size up to threads,
+/// that included.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct lxmert_session_options {
+    /// sizeof(lxmert_session_options): LXMERT_SESSION_OPTIONS_INIT sets it.
+    pub struct_size: usize,
+    /// The longest question in tokens, [CLS] and [SEP] included. Default: what the model takes, up to 512.
+    pub max_tokens: usize,
+    /// The most regions of an image. Default: the patches of a patch grid, else 100.
+    pub max_regions: usize,
+    /// The most pairs of image and question in one lxmert_run. Default: the images that one answer is about.
+    pub max_batch: usize,
+    /// The threads that compute, the calling one included. Default: all cores, or one for a small model.
+    pub threads: usize,
+    /// The CPUs that threads other than the calling one may run on, cpu_count of them, by the system's numbers. Linux only.
+    /// Default: all.
+    pub cpus: *const u32,
+    /// How many cpus are listed.
+    pub cpu_count: usize,
+    /// How the model is computed: "ggml", or an instruction set such as "avx2". Default: "fastest", the fastest that the CPU has.
+    pub lowering: *const c_char,
+    /// What every run computes, output_count names as lxmert_output takes them, or whole lists, such as "vision_attentions". Nothing
+    /// else is computed. Default: the answers' scores, or the pooled output of a model without answers.
+    pub outputs: *const *const c_char,
+    /// How many outputs are listed.
+    pub output_count: usize,
+    /// Whether lxmert_run is to take inputs_embeds too.
+    pub inputs_embeds: Bool,
+    /// The most bytes that the session, the model and all that they share may take in memory. Default: no limit.
+    pub memory_budget: usize,
+    /// One of lxmert_residency.
+    pub residency: i32,
+    /// Whether to lock all of that memory, so that none of it is swapped out.
+    pub lock_memory: Bool,
+    /// Whether to touch all of it while the session is made, so that no run waits for a page.
+    pub prefault: Bool,
+    /// Whether to measure every operation; the sums go to the log, at level LXMERT_LOG_INFO, when the session is freed.
+    pub profile: Bool,
+    /// Where the session's memory comes from; read during the call only. Default: the C library's heap.
+    pub allocator: *const lxmert_allocator,
+    /// Or a block of the caller's, which must stay until the session is freed: at least lxmert_memory_plan.session bytes that begin
+    /// at a multiple of LXMERT_MEMORY_ALIGNMENT.
+    pub memory: *mut c_void,
+    /// Bytes of that block.
+    pub memory_size: usize,
+    /// Asked between operations of a run, by any of its threads; true gives up the call with LXMERT_CANCELLED.
+    pub abort: Option<unsafe extern "C" fn(user_data: *mut c_void) -> Bool>,
+    /// Given to abort.
+    pub abort_user_data: *mut c_void,
+    /// Told from 0 to 1 how far the weights are made ready, on the thread that makes the session; false gives up the call with
+    /// LXMERT_CANCELLED.
+    pub progress: Option<unsafe extern "C" fn(fraction: f32, user_data: *mut c_void) -> Bool>,
+    /// Given to progress.
+    pub progress_user_data: *mut c_void,
+}
+
+// SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers of at most eight bytes, all valid as zeros.
+unsafe impl Versioned for lxmert_session_options {
+    const NAME: &'static str = "lxmert_session_options";
+    const FIRST: usize = std::mem::offset_of!(lxmert_session_options, cpus);
+}
+
+/// The session's options, and the struct that they were read from.
+pub(super) struct Given {
+    pub options: SessionOptions,
+    #[expect(dead_code, reason = "memory of the caller's")]
+    pub raw: Option<lxmert_session_options>,
+}
+
+impl Given {
+    /// # Safety
+    /// The pointer is NULL or points to options that keep the header's rules.
+    pub unsafe fn read(model: &Model, pointer: *const lxmert_session_options) -> Result<Self, Failure> {
+        let mut options = SessionOptions::new(model);
+        if pointer.is_null() {
+            return Ok(Given { options, raw: None });
+        }
+        // SAFETY: a struct of the size that it begins with, by contract.
+        let raw = unsafe { arguments::read("options", pointer) }?;
+        for (field, value) in [
+            (&mut options.max_tokens, raw.max_tokens),
+            (&mut options.max_regions, raw.max_regions),
+            (&mut options.max_batch, raw.max_batch),
+            (&mut options.threads, raw.threads),
+        ] {
+            if value > 0 {
+                *field = value;
+            }
+        }
+        if raw.cpu_count > 0 {
+            // SAFETY: so many CPUs or NULL, by contract.
+            let cpus = unsafe { slice("options->cpus", raw.cpus, raw.cpu_count) }?;
+            options.cpus = Some(cpus.iter().map(|cpu| *cpu as usize).collect());
+        }
+        if !raw.lowering.is_null() {
+            // SAFETY: a string, by contract.
+            options.lowering = lowering(unsafe { text("options->lowering", raw.lowering) }?)?;
+        }
+        if raw.output_count > 0 {
+            // SAFETY: so many pointers or NULL, by contract.
+            let names = unsafe { slice("options->outputs", raw.outputs, raw.output_count) }?;
+            // SAFETY: each a string or NULL, by contract.
+            options.outputs = unsafe { outputs(model, names) }?;
+        }
+        options.inputs_embeds = raw.inputs_embeds.get();
+        options.profile = raw.profile.get();
+        residency(raw.residency)?;
+        Ok(Given { options, raw: Some(raw) })
+    }
+}
+
+fn lowering(name: &str) -> Result<Lowering, Failure> {
+    let lowering: Lowering = name.parse()?;
+    match lowering.resolve() {
+        Ok(_) => Ok(lowering),
+        Err(error) => Err(Failure::new(lxmert_status::LXMERT_UNSUPPORTED, format_args!("{error}"))),
+    }
+}
+
+/// # Safety
+/// Every name is NULL or a string.
+unsafe fn outputs(model: &Model, names: &[*const c_char]) -> Result<Vec<Output>, Failure> {
+    let mut outputs = Vec::new();
+    for name in names {
+        // SAFETY: this function's contract.
+        let name = unsafe { text("a name in options->outputs", *name) }?;
+        match Output::list(name, model.config()) {
+            Some(list) => outputs.extend(list),
+            None => outputs.push(name.parse()?),
+        }
+    }
+    outputs.sort_unstable();
+    outputs.dedup();
+    Ok(outputs)
+}
+
+fn residency(number: i32) -> Result<(), Failure> {
+    match number {
+        0..=3 => Ok(()),
+        number => Err(Failure::argument(format_args!(
+            "options->residency is {number}: give one of lxmert_residency, 0 to 3"
+        ))),
+    }
+}

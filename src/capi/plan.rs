@@ -1,0 +1,68 @@
+//! What a session would take, before it is made.
+
+use std::ffi::c_char;
+
+use super::arguments::{Out, Versioned};
+use super::errors::status;
+use super::handles::Handle;
+use super::model::{LoadedModel, lxmert_model};
+use super::options::{Given, lxmert_session_options};
+use super::{Failure, lxmert_status};
+
+/// What a session would take in memory, in bytes, and how it would run.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct lxmert_memory_plan {
+    /// sizeof(lxmert_memory_plan): LXMERT_MEMORY_PLAN_INIT sets it.
+    pub struct_size: usize,
+    /// One of lxmert_residency, never LXMERT_RESIDENCY_AUTO.
+    pub residency: i32,
+    /// How the model would be computed, such as "avx2". Valid for as long as the library is loaded.
+    pub lowering: *const c_char,
+    /// Weights where the file is mapped: pages that the operating system can have back, shared by all processes.
+    pub weights_mapped: usize,
+    /// Weights in memory of the model's own, shared by all its sessions.
+    pub weights_private: usize,
+    /// The session's own memory: what allocator is asked for, and what memory must hold.
+    pub session: usize,
+    /// The tokenizer, once the first question is asked as text.
+    pub tokenizer: usize,
+    /// The answers' texts.
+    pub labels: usize,
+    /// All else.
+    pub other: usize,
+    /// The sum, which memory_budget is compared with.
+    pub total: usize,
+}
+
+// SAFETY: `repr(C)` with the size first; numbers and a pointer of at most eight bytes.
+unsafe impl Versioned for lxmert_memory_plan {
+    const NAME: &'static str = "lxmert_memory_plan";
+    const FIRST: usize = std::mem::offset_of!(lxmert_memory_plan, weights_mapped);
+}
+
+/// Tells what a session with these options would take, without making it. options may be NULL for the defaults. Only as much of
+/// plan is written as its struct_size says.
+///
+/// | allocates   | while it plans                                                                           |
+/// |-------------|------------------------------------------------------------------------------------------|
+/// | thread-safe | yes                                                                                      |
+/// | blocks      | no                                                                                       |
+/// | fails       | as lxmert_session_create does for these options, and LXMERT_BUDGET if no way to run fits |
+/// |             | memory_budget                                                                            |
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lxmert_plan(
+    model: *const lxmert_model,
+    options: *const lxmert_session_options,
+    plan: *mut lxmert_memory_plan,
+) -> lxmert_status {
+    status(|| {
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
+        // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
+        let _plan = unsafe { Out::new("plan", plan) }?;
+        // SAFETY: options or NULL, by the header's rules.
+        let _given = unsafe { Given::read(model, options) }?;
+        Err(Failure::new(lxmert_status::LXMERT_UNSUPPORTED, format_args!("this build has no plans")))
+    })
+}
