@@ -261,6 +261,8 @@ class Session:
 
     def __init__(self, model, **options):
         self._handle = c_void_p()
+        info = model.info()
+        self._region_widths = info["feature_size"], info["box_size"]
         _check(_library.lxmert_session_create(model._handle, byref(_options(options)), byref(self._handle)))
 
     def close(self):
@@ -289,12 +291,13 @@ class Session:
 
     def encode_regions(self, features, boxes):
         """Encodes an image from a detector's features [regions, feature_size] and boxes [regions, box_size]."""
-        features = np.ascontiguousarray(features, dtype=np.float32)
-        boxes = np.ascontiguousarray(boxes, dtype=np.float32)
-        if features.ndim != 2 or boxes.ndim != 2 or len(features) != len(boxes):
-            raise ValueError(f"expected as many features as boxes, found {list(features.shape)} and {list(boxes.shape)}")
-        pointers = [array.ctypes.data_as(POINTER(c_float)) for array in (features, boxes)]
-        _check(_library.lxmert_encode_regions(self._handle, *pointers, len(features)))
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (features, boxes)]
+        # The library knows the widths and trusts the caller with them.
+        expected = [(len(arrays[0]), width) for width in self._region_widths]
+        if [array.shape for array in arrays] != expected:
+            raise ValueError(f"expected features and boxes of {expected}, found {[array.shape for array in arrays]}")
+        pointers = [array.ctypes.data_as(POINTER(c_float)) for array in arrays]
+        _check(_library.lxmert_encode_regions(self._handle, *pointers, len(arrays[0])))
 
     def ask(self, question, most=3):
         """The best answers, best first."""
