@@ -104,7 +104,11 @@ impl Layout {
     fn write_licences(&self, third_party: &str) -> Result<()> {
         let folder = Path::new("share/doc/lxmert");
         self.copy(&root().join("LICENSE"), &folder.join("LICENSE"))?;
-        self.write(third_party, &folder.join("LICENSES-third-party.txt"))
+        self.write(third_party, &folder.join("LICENSES-third-party.txt"))?;
+        match licences::standard_library()? {
+            Some(file) => self.copy(&file, &folder.join("LICENSES-rust-library.html")),
+            None => Ok(()),
+        }
     }
 
     fn copy(&self, from: &Path, to: &Path) -> Result<()> {

@@ -26,13 +26,6 @@ pub fn third_party(target: Option<&str>) -> Result<String> {
         add(&package, &folder)?;
     }
     add("ggml", &ggml()?)?;
-    let sysroot = output_of(rustc().args(["--print", "sysroot"]))?;
-    // Some distributions put these elsewhere, and have them anyway.
-    let library = Path::new(sysroot.trim()).join("share/doc/rust");
-    if library.is_dir() {
-        add("the Rust standard library", &library)?;
-    }
-
     let mut text = "The library contains code of these packages, under these licences.\n".to_owned();
     for (licence, mut packages) in packages_by_text {
         packages.sort();
@@ -40,6 +33,13 @@ pub fn third_party(target: Option<&str>) -> Result<String> {
         text += &format!("\n{}\n\n{licence}\n\n{}\n", packages.join(", "), "-".repeat(80));
     }
     Ok(text)
+}
+
+/// What Rust's standard library says of itself, where the toolchain brings that.
+pub fn standard_library() -> Result<Option<PathBuf>> {
+    let sysroot = output_of(rustc().args(["--print", "sysroot"]))?;
+    let file = Path::new(sysroot.trim()).join("share/doc/rust/COPYRIGHT-library.html");
+    Ok(file.is_file().then_some(file))
 }
 
 /// Names and folders of the packages that are linked into the library, this project's own left out.
