@@ -195,6 +195,18 @@ fn both_libraries_show_the_listed_functions_and_nothing_else() {
 }
 
 #[test]
+fn the_documentation_lists_every_function() {
+    let page = fs::read_to_string(root("docs/embedding.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `lxmert_")).collect();
+    for function in fs::read_to_string(root("include/lxmert.symbols")).unwrap().lines() {
+        let name = format!("`{function}`");
+        // Others' rows may refer to it in their last column.
+        let of_function = |row: &&&str| row.split('|').nth(1).unwrap().contains(&name);
+        assert_eq!(rows.iter().filter(of_function).count(), 1, "{function}");
+    }
+}
+
+#[test]
 fn the_shared_library_has_a_name_with_its_version() {
     let library = libraries().join("liblxmert.so.0.1.0");
     let dynamic = succeed(Command::new("readelf").arg("--dynamic").arg(library));
