@@ -28,6 +28,14 @@ pub enum Error {
     /// A file that breaks a rule of the GGUF format.
     #[error("not a valid GGUF file: {0}")]
     Gguf(#[from] gguf::Error),
+    /// A model file's bytes could not be read.
+    #[error("the model could not be read at byte {offset}: {source}")]
+    Read {
+        /// Where, from the start of the file.
+        offset: u64,
+        /// What the operating system or the loader said.
+        source: std::io::Error,
+    },
     /// A GGUF file of another model.
     #[error("the file's architecture is {found:?}, not \"lxmert\": make the file with lxmert-quantize")]
     Architecture {
@@ -143,9 +151,49 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Somebody gave the call up: a [`Canceller`](crate::Canceller), or a callback of the session's.
+    #[error("cancelled")]
+    Cancelled,
+    /// A call took longer than it may.
+    #[error("not done within the time limit of {} ms: allow more, or fewer tokens and regions", limit.as_secs_f64() * 1e3)]
+    TimeLimit {
+        /// The most that the call might take.
+        limit: std::time::Duration,
+    },
+    /// No way to run fits the memory budget.
+    #[error("no way to run fits a memory budget of {}: the smallest that would do is {}", mebibytes(*budget), mebibytes(*smallest))]
+    Budget {
+        /// The budget, in bytes.
+        budget: usize,
+        /// The smallest that would do, in bytes.
+        smallest: usize,
+    },
+    /// Memory could not be locked.
+    #[error(
+        "{bytes} bytes could not be locked in memory: {source}; raise the limit (ulimit -l), or do not ask for lock_memory"
+    )]
+    Lock {
+        /// How many.
+        bytes: usize,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Memory of the caller's own that a session cannot live in.
+    #[error("the session's memory: expected {expected}, found {found}")]
+    Memory {
+        /// What [`Model::plan`](crate::Model::plan) tells.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
     /// ggml reported a failure that no input should cause.
     #[error("ggml failed: {0}; this is a fault of the program, please report it")]
     Ggml(&'static str),
+}
+
+/// A size for people, rounded up so that what it names is enough.
+fn mebibytes(bytes: usize) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
 }
 
 impl Error {

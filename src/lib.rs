@@ -29,17 +29,22 @@ pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
 mod session;
-mod storage;
 pub mod text;
 pub mod vision;
+mod weights;
 
 pub use answers::{Answer, Answers};
 pub use error::Error;
+pub use ggml::ForeignMemory;
 #[doc(hidden)] // for the benchmarks of this repository
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};
-pub use model::{Config, Model, Output};
-pub use session::{Factor, Inputs, Lowering, OutputTensor, Session, SessionOptions, Text};
+pub use model::{Config, Dims, Model, Output};
+pub use session::{
+    Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
+    SessionOptions, Text,
+};
+pub use weights::Loader;
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");

@@ -2,21 +2,34 @@
 
 mod engine;
 mod inputs;
+mod memory;
 mod observe;
+mod stop;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ggml::{AlignedBuffer, ForeignMemory};
 use crate::kernels::OperationTime;
-use crate::model::{Model, Output, Shape};
-use crate::vision::{FrontEnd, Regions};
+use crate::model::{Dims, Model, Output, Shape};
+use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
 use crate::{Answers, Error};
 
 pub use engine::Lowering;
-use engine::{Engine, Masks};
+use engine::{Engine, Mask, Masks};
 use inputs::{ImageInput, QuestionInput, check_images, limit, used_keys};
 pub use inputs::{Inputs, Text};
+pub use memory::{MemoryPlan, Residency};
 pub use observe::Factor;
+use stop::Stop;
+pub use stop::{Abort, Canceller};
+
+/// Told the share of the weights that is ready while a session is made; gives up by returning false. Called by any thread of the
+/// session.
+pub type Progress = Arc<dyn Fn(f32) -> bool + Send + Sync>;
 
 /// What a session is made for. Memory for all of it is taken once, when the session is made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionOptions {
     /// The longest question in tokens, `[CLS]` and `[SEP]` included.
@@ -32,8 +45,21 @@ pub struct SessionOptions {
     pub cpus: Option<Vec<usize>>,
     /// How the model is computed.
     pub lowering: Lowering,
+    /// The most bytes that the model and the session may hold together, as [`Model::plan`] counts them; `None` for no limit. The fastest
+    /// way to run that keeps to it is chosen.
+    pub memory_budget: Option<usize>,
+    /// Where the weights are while the session runs.
+    pub residency: Residency,
+    /// Whether all memory of the session, and the weights if they are in memory, may never be swapped out or evicted (Linux).
+    pub lock_memory: bool,
+    /// Whether every page of that memory is touched when the session is made, so that no run has to wait for one.
+    pub prefault: bool,
     /// Whether [`Session::profile`] is to tell where the time goes.
     pub profile: bool,
+    /// Asked between operations whether to give up.
+    pub abort: Option<Abort>,
+    /// Told how many of the weights are ready.
+    pub progress: Option<Progress>,
     /// What each run computes. Nothing else is.
     pub outputs: Vec<Output>,
     /// Whether [`Session::run`] is to take [`Text::Embeddings`] too.
@@ -64,10 +90,30 @@ impl SessionOptions {
             threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
             cpus: None,
             lowering: Lowering::Fastest,
+            memory_budget: None,
+            residency: Residency::Auto,
+            lock_memory: false,
+            prefault: false,
             profile: false,
+            abort: None,
+            progress: None,
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
         }
+    }
+}
+
+impl std::fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("max_tokens", &self.max_tokens)
+            .field("max_regions", &self.max_regions)
+            .field("max_batch", &self.max_batch)
+            .field("threads", &self.threads)
+            .field("lowering", &self.lowering)
+            .field("residency", &self.residency)
+            .field("outputs", &self.outputs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,30 +133,36 @@ const SCRATCH: &str = "a session of these limits (max_tokens, max_regions, max_b
 
 /// Runs one model. Made for the largest input it will see, it takes the memory for a run's tensors once; it is for one
 /// thread at a time, while any number of sessions share one [`Model`].
+///
+/// On the project's own kernels, [`encode_image`](Self::encode_image), [`ask_tokens`](Self::ask_tokens), [`run`](Self::run) and
+/// [`output`](Self::output) allocate nothing, start no thread and, unless the weights are streamed, read no file.
 pub struct Session {
     model: Model,
     options: SessionOptions,
+    plan: MemoryPlan,
     engine: Engine,
+    stop: Stop,
+    /// Room for a picture that is cut into regions; none if the model does not cut pictures.
+    picture: AlignedBuffer,
     image: Option<Image>,
-    /// The sizes and results of the last run.
-    results: Results,
+    /// The sizes of the last run: as computed, and as given.
+    shapes: Option<Shapes>,
 }
 
 /// The images that were encoded last.
+#[derive(Clone, Copy)]
 struct Image {
     batch: usize,
     /// Regions as given, and as computed.
     given: usize,
     used: usize,
-    /// The mask of the images, kept for the stages that read them.
-    mask: Option<Vec<f32>>,
+    masked: bool,
 }
 
-#[derive(Default)]
-struct Results {
-    shape: Option<Shape>,
-    image: engine::Results,
-    question: engine::Results,
+#[derive(Clone, Copy)]
+struct Shapes {
+    used: Shape,
+    given: Shape,
 }
 
 /// One output of a run.
@@ -119,7 +171,7 @@ pub struct OutputTensor<'s> {
     /// Which output.
     pub output: Output,
     /// Slowest axis first, as in PyTorch.
-    pub shape: Vec<usize>,
+    pub shape: Dims,
     /// The numbers, without gaps.
     pub data: &'s [f32],
 }
@@ -129,16 +181,68 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Limit`] if an option is beyond what the model or the machine can do, [`Error::Input`] for an output that
-    /// the model does not have, or threads, CPUs or a lowering that cannot be had; [`Error::Packed`] for a lowering that does not
-    /// read what the model's file is packed in; [`Error::OutOfMemory`], [`Error::Threads`].
+    /// the model does not have, or threads, CPUs, a lowering or a residency that cannot be had; [`Error::Packed`] for a lowering that does
+    /// not read what the model's file is packed in; [`Error::Budget`] if no way to run fits the memory budget;
+    /// [`Error::OutOfMemory`], [`Error::Threads`], [`Error::Read`], [`Error::Lock`]; [`Error::Cancelled`] if the progress callback gave
+    /// up.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Self, Error> {
-        Self::with(model, options, false)
+        Self::with(model, options, false, None)
     }
 
-    fn with(model: &Model, options: SessionOptions, observed: bool) -> Result<Self, Error> {
+    /// As [`Session::new`], in memory of the caller's own: at least [`MemoryPlan::session`] bytes, aligned to
+    /// [`ForeignMemory::ALIGNMENT`]. Beside it a session has its handle, its options, and what the standard library holds for each
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; [`Error::Memory`] if the memory is too small.
+    pub fn new_in(model: &Model, options: SessionOptions, memory: ForeignMemory) -> Result<Self, Error> {
+        Self::with(model, options, false, Some(memory))
+    }
+
+    fn with(
+        model: &Model,
+        options: SessionOptions,
+        observed: bool,
+        memory: Option<ForeignMemory>,
+    ) -> Result<Self, Error> {
         check_options(model, &options)?;
-        let engine = Engine::new(model, &options, observed)?;
-        Ok(Session { model: model.clone(), engine, options, image: None, results: Results::default() })
+        let (engine, plan) = memory::plan(model, &options, observed)?;
+        let memory = match memory {
+            Some(memory) => AlignedBuffer::in_foreign(memory, plan.session)?,
+            None => AlignedBuffer::new(plan.session, SCRATCH)?,
+        };
+        // Before anything is written: what is locked is there, and stays there.
+        let mut memory = memory;
+        if options.lock_memory {
+            memory.lock()?;
+        } else if options.prefault {
+            memory.prefault();
+        }
+        let picture = memory::picture_bytes(model, &options);
+        let [memory, picture] = memory.cut([plan.session - picture, picture]);
+        let engine = Engine::new(model, &options, engine, memory)?;
+        Ok(Session {
+            model: model.clone(),
+            stop: Stop::new(options.abort.clone()),
+            options,
+            plan,
+            engine,
+            picture,
+            image: None,
+            shapes: None,
+        })
+    }
+
+    /// What gives up a call of this session from another thread.
+    pub fn canceller(&self) -> Canceller {
+        self.stop.canceller()
+    }
+
+    /// How long a call to [`encode_image`](Self::encode_image), [`ask`](Self::ask), [`ask_tokens`](Self::ask_tokens) or
+    /// [`run`](Self::run) may take from now on; `None` for as long as it likes. One that takes longer returns [`Error::TimeLimit`] when
+    /// the operation at hand is done.
+    pub fn set_time_limit(&mut self, limit: Option<Duration>) {
+        self.stop.set_limit(limit);
     }
 
     /// The model that this session runs.
@@ -151,9 +255,14 @@ impl Session {
         &self.options
     }
 
+    /// What the session and its model hold, and how it runs.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
     /// How the model is computed: never [`Lowering::Fastest`], but what that stands for here.
     pub fn lowering(&self) -> Lowering {
-        self.engine.lowering()
+        self.plan.lowering
     }
 
     /// What each operation has cost since the session was made, in the order in which they run. Empty unless the session was made
@@ -162,19 +271,61 @@ impl Session {
         self.engine.profile()
     }
 
-    /// Bytes of scratch memory that the session holds, on top of the model's weights and of [`Model::packed_bytes`].
-    pub fn scratch_bytes(&self) -> usize {
-        self.engine.scratch_bytes()
-    }
-
     /// Encodes an image, to be asked any number of questions.
     ///
     /// # Errors
     /// [`Error::Input`] if the regions are not of the model's width, [`Error::Limit`] if there are more than the session
-    /// was made for, [`Error::Ggml`].
+    /// was made for, [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`], [`Error::Ggml`].
     pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
+        self.stop.begin();
         let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
         self.run_image(&input)
+    }
+
+    /// As [`Session::encode_image`], from features `[regions, visual_feat_dim]` and boxes `[regions, visual_pos_dim]` where they lie.
+    ///
+    /// # Errors
+    /// As [`Session::encode_image`]; [`Error::Input`] for a number that is not finite, [`Error::Vision`] for a box that is not of
+    /// corners within the image.
+    pub fn encode_regions(&mut self, regions: usize, features: &[f32], boxes: &[f32]) -> Result<(), Error> {
+        self.stop.begin();
+        let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
+        self.run_image(&input)
+    }
+
+    /// As [`Session::encode_image`], from pixels, by the model's front end.
+    ///
+    /// # Errors
+    /// As [`Session::encode_image`]; [`Error::Missing`] if the model takes ready features.
+    pub fn encode_pixels(&mut self, pixels: &Pixels<'_>) -> Result<(), Error> {
+        self.stop.begin();
+        let FrontEnd::PatchGrid(grid) = *self.model.front_end() else {
+            return Err(Error::Missing {
+                what: "front end for pixels",
+                remedy: "it takes regions from a detector: use encode_image or encode_regions",
+            });
+        };
+        let regions = grid.region_count();
+        inputs::limit_regions(regions, &self.options)?;
+        // Out of the session while it runs on it.
+        let mut picture = std::mem::replace(&mut self.picture, AlignedBuffer::empty());
+        let done = self.encode_cut(&grid, pixels, &mut picture);
+        self.picture = picture;
+        done
+    }
+
+    fn encode_cut(
+        &mut self,
+        grid: &PatchGrid,
+        pixels: &Pixels<'_>,
+        picture: &mut AlignedBuffer,
+    ) -> Result<(), Error> {
+        let regions = grid.region_count();
+        let numbers = picture.f32s_mut(0, picture.len() / size_of::<f32>());
+        let (features, rest) = numbers.split_at_mut(regions * grid.feature_len());
+        let (boxes, scratch) = rest.split_at_mut(regions * PatchGrid::BOX_LEN);
+        grid.cut(pixels, scratch, features, boxes)?;
+        self.run_image(&ImageInput { batch: 1, regions, features, boxes, mask: None })
     }
 
     /// Asks a question about the image that was encoded last.
@@ -182,10 +333,12 @@ impl Session {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Missing`] or [`Error::Hyperparameter`] if the model has no tokenizer that fits it;
     /// [`Error::Text`]; [`Error::Limit`] for a question of more tokens than the session was made for;
-    /// [`Error::NotRequested`] if the session computes no answers; [`Error::NotFinite`]; [`Error::Ggml`].
+    /// [`Error::NotRequested`] if the session computes no answers; [`Error::NotFinite`]; [`Error::Cancelled`], [`Error::TimeLimit`],
+    /// [`Error::Read`], [`Error::Ggml`].
     pub fn ask(&mut self, question: &str) -> Result<Answers<'_>, Error> {
+        self.stop.begin();
         let ids = self.model.tokenizer()?.encode(question)?;
-        self.ask_tokens(&ids)
+        self.answer(&ids)
     }
 
     /// Asks a question that is token ids already, `[CLS]` and `[SEP]` included.
@@ -193,6 +346,11 @@ impl Session {
     /// # Errors
     /// As [`Session::ask`]; [`Error::Input`] for an id beyond the model's words.
     pub fn ask_tokens(&mut self, ids: &[u32]) -> Result<Answers<'_>, Error> {
+        self.stop.begin();
+        self.answer(ids)
+    }
+
+    fn answer(&mut self, ids: &[u32]) -> Result<Answers<'_>, Error> {
         let output = Output::QuestionAnsweringScore;
         if !self.options.outputs.contains(&output) {
             return Err(Error::NotRequested { output });
@@ -220,8 +378,10 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for;
-    /// [`Error::Vision`] for boxes that are not of corners within the image; [`Error::Ggml`].
+    /// [`Error::Vision`] for boxes that are not of corners within the image; [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`],
+    /// [`Error::Ggml`].
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
+        self.stop.begin();
         check_images(inputs.batch, self.model.config(), &self.options)?;
         let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
         let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
@@ -234,14 +394,12 @@ impl Session {
     /// # Errors
     /// [`Error::NotRequested`] if nothing has run yet or the session was not made to compute it.
     pub fn output(&self, output: Output) -> Result<OutputTensor<'_>, Error> {
-        let results = self.results.image.outputs.iter().chain(&self.results.question.outputs);
-        let found = results.into_iter().find(|(known, _)| *known == output);
-        let (Some(shape), Some((_, region))) = (self.results.shape, found) else {
-            return Err(Error::NotRequested { output });
-        };
+        let missing = Error::NotRequested { output };
+        let Some(Shapes { used, given }) = self.shapes else { return Err(missing) };
+        let Some(region) = self.engine.region(output, used) else { return Err(missing) };
         Ok(OutputTensor {
             output,
-            shape: output.shape(self.model.config(), shape.batch, shape.tokens, shape.regions),
+            shape: output.shape(self.model.config(), given.batch, given.tokens, given.regions),
             data: region.read(self.engine.memory()),
         })
     }
@@ -256,33 +414,43 @@ impl Session {
 
     fn run_image(&mut self, input: &ImageInput<'_>) -> Result<(), Error> {
         self.image = None;
-        self.results = Results::default();
+        self.shapes = None;
         let rows_are_wanted = self.options.outputs.iter().any(|output| output.has_regions());
         let used = used_keys(input.mask, input.regions, rows_are_wanted);
-        let mask = input.mask.map(|mask| first_columns(mask, input.regions, used));
         let shape = Shape { batch: input.batch, tokens: 1, regions: used };
-        self.results.image = self.engine.run_image(&self.model, shape, input, mask.as_deref())?;
-        self.image = Some(Image { batch: input.batch, given: input.regions, used, mask });
+        let mask = input.mask.map(|values| Mask { values, given: input.regions, used });
+        self.engine.run_image(shape, input, mask, &self.stop)?;
+        let masked = input.mask.is_some();
+        self.image = Some(Image { batch: input.batch, given: input.regions, used, masked });
         Ok(())
     }
 
     fn run_question(&mut self, input: &QuestionInput<'_>) -> Result<(), Error> {
-        let image = self.image.as_ref().ok_or(Error::NoImage)?;
-        self.results.shape = None;
+        let Image { given, used: regions, masked, .. } = self.image.ok_or(Error::NoImage)?;
+        self.shapes = None;
         let rows_are_wanted = self.options.outputs.iter().any(|output| output.has_tokens());
         let used = used_keys(input.mask, input.tokens, rows_are_wanted);
-        let mask = input.mask.map(|mask| first_columns(mask, input.tokens, used));
-        let shape = Shape { batch: input.batch, tokens: used, regions: image.used };
-        let masks = Masks { text: mask.as_deref(), visual: image.mask.as_deref() };
-        self.results.question = self.engine.run_question(&self.model, shape, input, masks)?;
-        self.results.shape = Some(Shape { tokens: input.tokens, regions: image.given, ..shape });
+        let shape = Shape { batch: input.batch, tokens: used, regions };
+        let masks = Masks {
+            text: input.mask.map(|values| Mask { values, given: input.tokens, used }),
+            visual: masked,
+        };
+        self.engine.run_question(shape, input, masks, &self.stop)?;
+        let given = Shape { tokens: input.tokens, regions: given, ..shape };
+        self.shapes = Some(Shapes { used: shape, given });
         Ok(())
     }
 }
 
-/// The first `used` columns of a matrix with rows of `width`.
-fn first_columns(matrix: &[f32], width: usize, used: usize) -> Vec<f32> {
-    matrix.chunks_exact(width).flat_map(|row| &row[..used]).copied().collect()
+impl Model {
+    /// What this model and a session of it will hold, and how the session will run, before any of it is taken.
+    ///
+    /// # Errors
+    /// As [`Session::new`], for what can be told beforehand.
+    pub fn plan(&self, options: &SessionOptions) -> Result<MemoryPlan, Error> {
+        check_options(self, options)?;
+        memory::plan(self, options, false).map(|(_, plan)| plan)
+    }
 }
 
 fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {

@@ -1,89 +1,13 @@
 //! What the GGUF reader asks of the allocator: little, and it takes no for an answer.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/allocations.rs"]
+mod allocations;
 
+use allocations::{Counting, allocated, with_failure};
 use lxmert::gguf::{Header, Metadata, Rule, TensorSpec, TensorType, Writer};
-
-/// The system's allocator, which counts and on demand refuses. Per thread, since tests run side by
-/// side.
-struct Counting;
-
-#[derive(Clone, Copy)]
-struct Counts {
-    live: usize,
-    peak: usize,
-    /// How many more allocations succeed before one fails.
-    before_failure: Option<usize>,
-}
-
-thread_local! {
-    static COUNTS: Cell<Counts> = const {
-        Cell::new(Counts { live: 0, peak: 0, before_failure: None })
-    };
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Whether the next allocation may go ahead.
-fn permitted() -> bool {
-    let mut counts = COUNTS.get();
-    let failing = counts.before_failure == Some(0);
-    counts.before_failure = match counts.before_failure {
-        Some(0) | None => None,
-        Some(left) => Some(left - 1),
-    };
-    COUNTS.set(counts);
-    !failing
-}
-
-fn count(freed: usize, allocated: usize) {
-    let mut counts = COUNTS.get();
-    // Memory of other threads may be freed here, so it cannot be an exact difference.
-    counts.live = (counts.live + allocated).saturating_sub(freed);
-    counts.peak = counts.peak.max(counts.live);
-    COUNTS.set(counts);
-}
-
-// SAFETY: every call goes to `System` unchanged, or fails as an allocator may.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if !permitted() {
-            return std::ptr::null_mut();
-        }
-        count(0, layout.size());
-        // SAFETY: the caller's promise about `layout`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise that both belong together.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !permitted() {
-            return std::ptr::null_mut();
-        }
-        // Counted as if both blocks lived for a moment, which they may.
-        count(0, size);
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise about all three.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-/// The most bytes that were allocated at a time while `work` ran, and how many were left over.
-fn peak_and_rest(work: impl FnOnce()) -> (usize, usize) {
-    let before = COUNTS.get();
-    COUNTS.set(Counts { live: 0, peak: 0, before_failure: None });
-    work();
-    let during = COUNTS.get();
-    COUNTS.set(before);
-    (during.peak, during.live)
-}
 
 fn file() -> Vec<u8> {
     let mut metadata = Metadata::new();
@@ -100,26 +24,13 @@ fn file() -> Vec<u8> {
     Writer::to_vec(&metadata, &tensors, &[&[1; 32], &[2; 32]]).unwrap()
 }
 
-/// Parses with the `k`-th allocation failing; tells whether there were as many.
-fn parse_with_failure(bytes: &[u8], k: usize) -> (Result<Header, lxmert::gguf::Error>, bool) {
-    let mut counts = COUNTS.get();
-    counts.before_failure = Some(k);
-    COUNTS.set(counts);
-    let result = Header::parse(bytes);
-    let mut counts = COUNTS.get();
-    let failed = counts.before_failure.is_none();
-    counts.before_failure = None;
-    COUNTS.set(counts);
-    (result, failed)
-}
-
 #[test]
 fn any_failing_allocation_is_an_error_without_a_leak() {
     let bytes = file();
     let mut failures = 0;
-    let (_, rest) = peak_and_rest(|| {
+    let ((), memory) = allocated(|| {
         loop {
-            let (result, failed) = parse_with_failure(&bytes, failures);
+            let (result, failed) = with_failure(failures, || Header::parse(&bytes));
             if !failed {
                 assert!(result.is_ok());
                 break;
@@ -130,7 +41,7 @@ fn any_failing_allocation_is_an_error_without_a_leak() {
     });
     // Two copies of each name, three strings, four arrays and tables.
     assert!(failures > 15, "{failures}");
-    assert_eq!(rest, 0);
+    assert_eq!(memory.rest, 0);
 }
 
 #[test]
@@ -139,7 +50,7 @@ fn a_broken_file_is_reported_even_without_memory_for_the_words() {
     bytes.push(0);
     let mut k = 0;
     loop {
-        let (result, failed) = parse_with_failure(&bytes, k);
+        let (result, failed) = with_failure(k, || Header::parse(&bytes));
         let rule = result.unwrap_err().rule;
         assert!([Rule::TrailingBytes, Rule::OutOfMemory].contains(&rule));
         if !failed {
@@ -191,8 +102,8 @@ fn memory_is_a_small_multiple_of_the_file() {
     announced_only.resize(1 << 20, 0xff);
 
     for bytes in [empty_strings, short_keys, many_tensors, announced_only] {
-        let (peak, rest) = peak_and_rest(|| drop(Header::parse(&bytes)));
-        assert!(peak <= 12 * bytes.len(), "{peak} for {}", bytes.len());
-        assert_eq!(rest, 0);
+        let ((), memory) = allocated(|| drop(Header::parse(&bytes)));
+        assert!(memory.peak <= 12 * bytes.len(), "{memory:?} for {}", bytes.len());
+        assert_eq!(memory.rest, 0);
     }
 }

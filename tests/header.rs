@@ -6,13 +6,14 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// The files that declare the interface, in the order in which the header tells of it.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "status.rs",
     "errors.rs",
     "library.rs",
     "log.rs",
     "loader.rs",
     "model.rs",
+    "memory.rs",
     "options.rs",
     "plan.rs",
     "session.rs",

@@ -79,7 +79,7 @@ fn refuses_an_image_without_its_partner() {
     options.outputs = vec![Output::PooledOutput];
     let mut session = Session::new(&model, options).unwrap();
     session.run(&inputs).unwrap();
-    assert_eq!(session.output(Output::PooledOutput).unwrap().shape, [3, 32]);
+    assert_eq!(session.output(Output::PooledOutput).unwrap().shape[..], [3, 32]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lxmert::Model;
 
 use crate::measure::Case;
-use crate::memory::peak_bytes;
+use crate::peak::peak_bytes;
 use crate::work::{Input, Sizes, Work};
 
 /// One start.
@@ -60,6 +60,7 @@ fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
         let numbers: Vec<String> = cpus.iter().map(usize::to_string).collect();
         command.arg("--cpus").arg(numbers.join(","));
     }
+    command.args(case.memory.arguments());
     match &case.input {
         Input::File(path) => {
             command.arg("--inputs").arg(path);

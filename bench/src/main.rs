@@ -2,7 +2,9 @@
 
 mod cold_start;
 mod measure;
+#[path = "../../src/bin/support/memory.rs"]
 mod memory;
+mod peak;
 mod profile;
 mod progress;
 mod report;
@@ -26,6 +28,7 @@ use lxmert::{Lowering, Model, SessionOptions};
 use lxmert_converter::{FileType, Synthetic};
 
 use measure::{Case, Repeats};
+use memory::Memory;
 use report::{Printer, Report};
 use source::Source;
 use support::Cpus;
@@ -70,6 +73,8 @@ struct Arguments {
     lowering: Vec<String>,
     #[command(flatten)]
     cpus: Cpus,
+    #[command(flatten)]
+    memory: Memory,
     /// Runs that are timed.
     #[arg(long, value_name = "N", default_value = "50")]
     runs: NonZeroUsize,
@@ -136,6 +141,7 @@ fn cases(arguments: &Arguments, lowerings: &[Lowering], model: &Model) -> Vec<Ca
                 lowering,
                 threads,
                 cpus: arguments.cpus.numbers.clone(),
+                memory: arguments.memory.clone(),
                 input: input.clone(),
             };
             cases.extend(inputs.iter().map(case));

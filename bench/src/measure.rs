@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use lxmert::{Lowering, Model};
 
 use crate::cold_start::{self, ColdStart};
+use crate::memory::Memory;
 use crate::profile::Profile;
 use crate::progress::bar;
 use crate::work::{Input, Sizes, Work};
@@ -18,6 +19,7 @@ pub struct Case {
     pub threads: usize,
     /// The CPUs of all threads but the calling one; `None` for all.
     pub cpus: Option<Vec<usize>>,
+    pub memory: Memory,
     pub input: Input,
 }
 

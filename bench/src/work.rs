@@ -55,9 +55,9 @@ impl Work {
     fn with(model: &Model, case: &Case, profile: bool) -> Result<Self, Box<dyn Error>> {
         let config = model.config();
         let session = |sizes, embeddings| {
-            let mut options = options(model, case, sizes, embeddings);
+            let mut options = options(model, case, sizes, embeddings)?;
             options.profile = profile;
-            Session::new(model, options)
+            Session::new(model, options).map_err(|error| case.memory.explain(error))
         };
         let (session, tensors, sizes) = match &case.input {
             Input::File(path) => {
@@ -103,11 +103,16 @@ impl Work {
     }
 
     pub fn scratch_bytes(&self) -> usize {
-        self.session.scratch_bytes()
+        self.session.plan().session
     }
 }
 
-fn options(model: &Model, case: &Case, sizes: Sizes, embeddings: bool) -> SessionOptions {
+fn options(
+    model: &Model,
+    case: &Case,
+    sizes: Sizes,
+    embeddings: bool,
+) -> Result<SessionOptions, lxmert::Error> {
     let mut options = SessionOptions::new(model);
     options.max_tokens = sizes.tokens;
     options.max_regions = sizes.regions;
@@ -116,7 +121,8 @@ fn options(model: &Model, case: &Case, sizes: Sizes, embeddings: bool) -> Sessio
     options.threads = case.threads;
     options.cpus.clone_from(&case.cpus);
     options.inputs_embeds = embeddings;
-    options
+    case.memory.apply(&mut options)?;
+    Ok(options)
 }
 
 /// An error with the name of the file that the input is from.

@@ -2,6 +2,8 @@
 
 #[path = "support/computing.rs"]
 mod computing;
+#[path = "support/memory.rs"]
+mod memory;
 mod support;
 #[path = "support/tensors.rs"]
 mod tensors;
@@ -74,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
     arguments.computing.apply(&mut options)?;
-    let mut session = Session::new(&model, options)?;
+    let Some(mut session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
     write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))
 }
@@ -106,7 +108,7 @@ fn write(session: &Session, path: &Path) -> Result<(), Box<dyn Error>> {
     for output in &session.options().outputs {
         let tensor = session.output(*output)?;
         let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.push((output.to_string(), tensor.shape, bytes));
+        tensors.push((output.to_string(), tensor.shape.to_vec(), bytes));
     }
     let views: Result<Vec<_>, _> = tensors
         .iter()

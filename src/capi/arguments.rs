@@ -199,12 +199,23 @@ impl<T: Versioned> Out<T> {
 
 /// Data of the caller's that its callbacks get back.
 #[derive(Clone, Copy)]
-pub(super) struct UserData(pub *mut c_void);
+pub(super) struct UserData(*mut c_void);
 
 // SAFETY: the library never looks behind the pointer; the header tells callers from which threads their callbacks run.
 unsafe impl Send for UserData {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for UserData {}
+
+impl UserData {
+    pub fn new(pointer: *mut c_void) -> Self {
+        UserData(pointer)
+    }
+
+    /// The pointer. A method, so that closures capture the whole, which they may take to other threads.
+    pub fn get(self) -> *mut c_void {
+        self.0
+    }
+}
 
 #[cfg(test)]
 mod tests {

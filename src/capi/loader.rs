@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_void};
 use std::io::{Error, ErrorKind, Result};
 
 use super::arguments::{UserData, Versioned};
-use super::{Failure, lxmert_status};
+use super::Failure;
+use crate::Loader;
 
 /// A source of the caller's own for a model's file: an archive, flash memory, a network. The library never calls two of its
 /// functions at once, but may call them from any thread.
@@ -21,9 +22,8 @@ pub struct lxmert_loader {
     pub seek: Option<unsafe extern "C" fn(user_data: *mut c_void, offset: u64) -> c_int>,
     /// Size of the file in bytes.
     pub size: u64,
-    /// Called once, when the library reads no more; may be NULL. That is after loading, also if it fails, or not before the model
-    /// and all its sessions are freed where weights are streamed. The one exception: a call that returns
-    /// LXMERT_INVALID_ARGUMENT has not taken the loader, and does not close it.
+    /// Called once, when the library reads no more: when the model and all its sessions are freed, or when loading has failed. May be
+    /// NULL. The one exception: a call that returns LXMERT_INVALID_ARGUMENT has not taken the loader, and does not close it.
     pub close: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Given to every function.
     pub user_data: *mut c_void,
@@ -55,22 +55,23 @@ impl CallerFile {
             read: loader.read.ok_or_else(|| missing("read"))?,
             seek: loader.seek.ok_or_else(|| missing("seek"))?,
             close: loader.close,
-            user_data: UserData(loader.user_data),
+            user_data: UserData::new(loader.user_data),
             size: loader.size,
             place: None,
         })
     }
+}
 
-    pub fn size(&self) -> u64 {
+impl Loader for CallerFile {
+    fn size(&self) -> u64 {
         self.size
     }
 
-    /// Fills the buffer from that place of the file.
-    pub fn read_at(&mut self, offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    fn read_at(&mut self, offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         if self.place != Some(offset) {
             self.place = None;
             // SAFETY: the caller's function takes the caller's data, by the header's rules.
-            let outcome = unsafe { (self.seek)(self.user_data.0, offset) };
+            let outcome = unsafe { (self.seek)(self.user_data.get(), offset) };
             if outcome != 0 {
                 return Err(Error::other(format!("the loader's seek to byte {offset} returned {outcome}")));
             }
@@ -80,7 +81,7 @@ impl CallerFile {
         while !buffer.is_empty() {
             let room = buffer.len();
             // SAFETY: as above, and the buffer has room for that many bytes.
-            let read = unsafe { (self.read)(self.user_data.0, buffer.as_mut_ptr().cast(), room) };
+            let read = unsafe { (self.read)(self.user_data.get(), buffer.as_mut_ptr().cast(), room) };
             match usize::try_from(read) {
                 Err(_) => {
                     return Err(Error::other(format!("the loader's read at byte {at} returned {read}")));
@@ -103,29 +104,13 @@ impl CallerFile {
         self.place = Some(at);
         Ok(())
     }
-
-    /// The whole file.
-    pub fn read_all(mut self) -> std::result::Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::new();
-        let size = usize::try_from(self.size()).unwrap_or(usize::MAX);
-        if bytes.try_reserve_exact(size).is_err() {
-            return Err(Failure::new(
-                lxmert_status::LXMERT_OUT_OF_MEMORY,
-                format_args!("out of memory: the loader's file takes {size} bytes"),
-            ));
-        }
-        bytes.resize(size, 0);
-        self.read_at(0, &mut bytes)
-            .map_err(|error| Failure::new(lxmert_status::LXMERT_IO, format_args!("{error}")))?;
-        Ok(bytes)
-    }
 }
 
 impl Drop for CallerFile {
     fn drop(&mut self) {
         if let Some(close) = self.close {
             // SAFETY: the caller's function takes the caller's data, and this is the last call with it.
-            unsafe { close(self.user_data.0) };
+            unsafe { close(self.user_data.get()) };
         }
     }
 }

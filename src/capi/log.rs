@@ -64,7 +64,7 @@ impl Log for Forward {
                 Level::Debug | Level::Trace => lxmert_log_level::LXMERT_LOG_DEBUG,
             };
             // SAFETY: the caller of lxmert_set_log gave a function of this type, and the data that it takes.
-            unsafe { callback(level as i32, message.as_ptr(), user_data.0) };
+            unsafe { callback(level as i32, message.as_ptr(), user_data.get()) };
         }
         drop(sink);
         REPORTING.set(false);
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn lxmert_set_log(
                 format_args!("the program has set a Rust logger of its own: the library's messages go there"),
             ));
         }
-        let sink = callback.map(|callback| Sink { callback, user_data: UserData(user_data) });
+        let sink = callback.map(|callback| Sink { callback, user_data: UserData::new(user_data) });
         *SINK.write().unwrap_or_else(PoisonError::into_inner) = sink;
         log::set_max_level(filter);
         Ok(())

@@ -15,6 +15,7 @@ mod handles;
 mod library;
 mod loader;
 mod log;
+mod memory;
 mod model;
 mod options;
 mod plan;
@@ -29,12 +30,13 @@ pub use errors::lxmert_last_error;
 pub use library::{LXMERT_ABI_VERSION, lxmert_abi_version, lxmert_build_info, lxmert_version};
 pub use loader::lxmert_loader;
 pub use log::{lxmert_log_callback, lxmert_log_level, lxmert_set_log};
+pub use memory::lxmert_allocator;
 pub use model::{
     lxmert_front_end, lxmert_head, lxmert_model, lxmert_model_free, lxmert_model_from_loader,
     lxmert_model_from_memory, lxmert_model_get_info, lxmert_model_info, lxmert_model_label,
     lxmert_model_name, lxmert_model_open, lxmert_model_tokenize,
 };
-pub use options::{LXMERT_MEMORY_ALIGNMENT, lxmert_allocator, lxmert_residency, lxmert_session_options};
+pub use options::{LXMERT_MEMORY_ALIGNMENT, lxmert_residency, lxmert_session_options};
 pub use plan::{lxmert_memory_plan, lxmert_plan};
 pub use run::{
     lxmert_answer, lxmert_ask, lxmert_ask_tokens, lxmert_encode_pixels, lxmert_encode_regions, lxmert_inputs,

@@ -196,11 +196,12 @@ pub unsafe extern "C" fn lxmert_model_from_memory(
     unsafe { create(out, load) }
 }
 
-/// Loads a model through the caller's own functions. The struct is copied, and need not outlive the call.
+/// Loads a model through the caller's own functions. Only the file's header is read now; sessions read the rest when they are
+/// made, or in every run where weights are streamed. The struct is copied, and need not outlive the call.
 ///
 /// On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
 ///
-/// | allocates   | the handle, tokenizer and answers, and the weights                              |
+/// | allocates   | the handle, tokenizer and answers; not the weights                              |
 /// |-------------|---------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                             |
 /// | blocks      | while the loader reads                                                          |
@@ -214,7 +215,7 @@ pub unsafe extern "C" fn lxmert_model_from_loader(
     let load = || {
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
         let loader = unsafe { arguments::read("loader", loader) }?;
-        Model::from_bytes(&CallerFile::new(&loader)?.read_all()?).map_err(in_model)
+        Model::from_loader(Box::new(CallerFile::new(&loader)?)).map_err(in_model)
     };
     // SAFETY: a place for a pointer or NULL, by the header's rules.
     unsafe { create(out, load) }

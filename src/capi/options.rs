@@ -1,39 +1,41 @@
 //! What a session is made for, as C says it.
 
 use std::ffi::{c_char, c_void};
+use std::sync::Arc;
 
-use super::arguments::{self, Bool, Versioned, slice, text};
+use super::arguments::{self, Bool, UserData, Versioned, slice, text};
+use super::memory::{Memory, lxmert_allocator};
 use super::{Failure, lxmert_status};
-use crate::{Lowering, Model, Output, SessionOptions};
+use crate::{ForeignMemory, Lowering, Model, Output, Residency, SessionOptions};
 
 /// The alignment in bytes of memory that a caller provides: a cache line.
 pub const LXMERT_MEMORY_ALIGNMENT: usize = 64;
+
+const _: () = assert!(LXMERT_MEMORY_ALIGNMENT == ForeignMemory::ALIGNMENT);
 
 /// Where the weights are while a session runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub enum lxmert_residency {
-    /// The fastest that fits the memory budget.
+    /// The fastest that the memory budget allows.
     LXMERT_RESIDENCY_AUTO = 0,
-    /// In memory of their own, in the order in which the kernels read them.
+    /// In memory of their own, in the order in which the kernels read them. All sessions of a model share it.
     LXMERT_RESIDENCY_RESIDENT = 1,
-    /// Where the file lies: mapped, and shared with other processes.
+    /// Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
     LXMERT_RESIDENCY_MAPPED = 2,
-    /// Read from the file while a run needs them, a few at a time.
+    /// Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
     LXMERT_RESIDENCY_STREAMED = 3,
 }
 
-/// Where a session gets its memory from. Both functions are called on the thread that makes or frees the session.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct lxmert_allocator {
-    /// Returns size bytes that begin at a multiple of alignment, or NULL if it cannot. Called once, while the session is made.
-    pub allocate:
-        Option<unsafe extern "C" fn(user_data: *mut c_void, size: usize, alignment: usize) -> *mut c_void>,
-    /// Takes them back. Called once, when the session is freed or could not be made.
-    pub release: Option<unsafe extern "C" fn(user_data: *mut c_void, memory: *mut c_void, size: usize)>,
-    /// Given to both functions.
-    pub user_data: *mut c_void,
+impl lxmert_residency {
+    pub(super) fn of(residency: Residency) -> Self {
+        match residency {
+            Residency::Auto => Self::LXMERT_RESIDENCY_AUTO,
+            Residency::Resident => Self::LXMERT_RESIDENCY_RESIDENT,
+            Residency::Mapped => Self::LXMERT_RESIDENCY_MAPPED,
+            Residency::Streamed => Self::LXMERT_RESIDENCY_STREAMED,
+        }
+    }
 }
 
 /// What a session is made for. Zero or NULL always means the default. The smallest struct_size taken is the size up to threads,
@@ -65,17 +67,18 @@ pub struct lxmert_session_options {
     pub output_count: usize,
     /// Whether lxmert_run is to take inputs_embeds too.
     pub inputs_embeds: Bool,
-    /// The most bytes that the session, the model and all that they share may take in memory. Default: no limit.
+    /// The most bytes that the model and the session may hold together, as lxmert_plan counts them. The fastest way to run that keeps
+    /// to it is chosen. Default: no limit.
     pub memory_budget: usize,
     /// One of lxmert_residency.
     pub residency: i32,
-    /// Whether to lock all of that memory, so that none of it is swapped out.
+    /// Whether all memory of the session, and the weights if they are in memory, may never be swapped out or evicted. Linux only.
     pub lock_memory: Bool,
-    /// Whether to touch all of it while the session is made, so that no run waits for a page.
+    /// Whether every page of that memory is touched while the session is made, so that no run waits for one.
     pub prefault: Bool,
     /// Whether to measure every operation; the sums go to the log, at level LXMERT_LOG_INFO, when the session is freed.
     pub profile: Bool,
-    /// Where the session's memory comes from; read during the call only. Default: the C library's heap.
+    /// Where the session's memory comes from; the struct is read during the call only. Default: the heap.
     pub allocator: *const lxmert_allocator,
     /// Or a block of the caller's, which must stay until the session is freed: at least lxmert_memory_plan.session bytes that begin
     /// at a multiple of LXMERT_MEMORY_ALIGNMENT.
@@ -86,8 +89,8 @@ pub struct lxmert_session_options {
     pub abort: Option<unsafe extern "C" fn(user_data: *mut c_void) -> Bool>,
     /// Given to abort.
     pub abort_user_data: *mut c_void,
-    /// Told from 0 to 1 how far the weights are made ready, on the thread that makes the session; false gives up the call with
-    /// LXMERT_CANCELLED.
+    /// Told the share of the weights, 0 to 1, that is ready while the session is made, by any of its threads; false gives up the call
+    /// with LXMERT_CANCELLED.
     pub progress: Option<unsafe extern "C" fn(fraction: f32, user_data: *mut c_void) -> Bool>,
     /// Given to progress.
     pub progress_user_data: *mut c_void,
@@ -99,11 +102,10 @@ unsafe impl Versioned for lxmert_session_options {
     const FIRST: usize = std::mem::offset_of!(lxmert_session_options, cpus);
 }
 
-/// The session's options, and the struct that they were read from.
+/// What the caller asks for.
 pub(super) struct Given {
     pub options: SessionOptions,
-    #[expect(dead_code, reason = "memory of the caller's")]
-    pub raw: Option<lxmert_session_options>,
+    pub memory: Memory,
 }
 
 impl Given {
@@ -112,7 +114,7 @@ impl Given {
     pub unsafe fn read(model: &Model, pointer: *const lxmert_session_options) -> Result<Self, Failure> {
         let mut options = SessionOptions::new(model);
         if pointer.is_null() {
-            return Ok(Given { options, raw: None });
+            return Ok(Given { options, memory: Memory::Heap });
         }
         // SAFETY: a struct of the size that it begins with, by contract.
         let raw = unsafe { arguments::read("options", pointer) }?;
@@ -143,8 +145,23 @@ impl Given {
         }
         options.inputs_embeds = raw.inputs_embeds.get();
         options.profile = raw.profile.get();
-        residency(raw.residency)?;
-        Ok(Given { options, raw: Some(raw) })
+        options.memory_budget = (raw.memory_budget > 0).then_some(raw.memory_budget);
+        options.residency = residency(raw.residency)?;
+        options.lock_memory = raw.lock_memory.get();
+        options.prefault = raw.prefault.get();
+        if let Some(abort) = raw.abort {
+            let data = UserData::new(raw.abort_user_data);
+            // SAFETY: the caller's function takes the caller's data, by the header's rules.
+            options.abort = Some(Arc::new(move || unsafe { abort(data.get()) }.get()));
+        }
+        if let Some(progress) = raw.progress {
+            let data = UserData::new(raw.progress_user_data);
+            // SAFETY: as for `abort`.
+            options.progress = Some(Arc::new(move |share| unsafe { progress(share, data.get()) }.get()));
+        }
+        // SAFETY: an allocator and memory that keep the header's rules, by contract.
+        let memory = unsafe { Memory::read(raw.allocator, raw.memory, raw.memory_size) }?;
+        Ok(Given { options, memory })
     }
 }
 
@@ -173,11 +190,11 @@ unsafe fn outputs(model: &Model, names: &[*const c_char]) -> Result<Vec<Output>,
     Ok(outputs)
 }
 
-fn residency(number: i32) -> Result<(), Failure> {
-    match number {
-        0..=3 => Ok(()),
-        number => Err(Failure::argument(format_args!(
+fn residency(number: i32) -> Result<Residency, Failure> {
+    let known = Residency::ALL.into_iter().find(|known| lxmert_residency::of(*known) as i32 == number);
+    known.ok_or_else(|| {
+        Failure::argument(format_args!(
             "options->residency is {number}: give one of lxmert_residency, 0 to 3"
-        ))),
-    }
+        ))
+    })
 }

@@ -6,10 +6,12 @@ use super::arguments::{Out, Versioned};
 use super::errors::status;
 use super::handles::Handle;
 use super::model::{LoadedModel, lxmert_model};
-use super::options::{Given, lxmert_session_options};
-use super::{Failure, lxmert_status};
+use super::lxmert_status;
+use super::options::{Given, lxmert_residency, lxmert_session_options};
+use super::strings::lowering_name;
 
-/// What a session would take in memory, in bytes, and how it would run.
+/// What a model and one session of it hold together, in bytes, and how the session would run. What sessions share is counted
+/// whole: a second session of the model takes only its session and other more.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct lxmert_memory_plan {
@@ -19,17 +21,17 @@ pub struct lxmert_memory_plan {
     pub residency: i32,
     /// How the model would be computed, such as "avx2". Valid for as long as the library is loaded.
     pub lowering: *const c_char,
-    /// Weights where the file is mapped: pages that the operating system can have back, shared by all processes.
+    /// Weights where the file is mapped, as if all of them were in memory at once, or where the caller keeps its bytes.
     pub weights_mapped: usize,
-    /// Weights in memory of the model's own, shared by all its sessions.
+    /// Weights in memory of the model's own, which all its sessions share.
     pub weights_private: usize,
-    /// The session's own memory: what allocator is asked for, and what memory must hold.
+    /// The session's block: what allocator is asked for, and what memory must have room for, to the byte.
     pub session: usize,
-    /// The tokenizer, once the first question is asked as text.
+    /// The tokenizer, at most, once the first question is asked as text.
     pub tokenizer: usize,
     /// The answers' texts.
     pub labels: usize,
-    /// All else.
+    /// The list of tensors, and the threads' stacks as far as they are used.
     pub other: usize,
     /// The sum, which memory_budget is compared with.
     pub total: usize,
@@ -60,9 +62,21 @@ pub unsafe extern "C" fn lxmert_plan(
         // SAFETY: a live handle, or NULL, by the header's rules.
         let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
-        let _plan = unsafe { Out::new("plan", plan) }?;
+        let out = unsafe { Out::new("plan", plan) }?;
         // SAFETY: options or NULL, by the header's rules.
-        let _given = unsafe { Given::read(model, options) }?;
-        Err(Failure::new(lxmert_status::LXMERT_UNSUPPORTED, format_args!("this build has no plans")))
+        let plan = model.plan(&unsafe { Given::read(model, options) }?.options)?;
+        out.write(&lxmert_memory_plan {
+            struct_size: size_of::<lxmert_memory_plan>(),
+            residency: lxmert_residency::of(plan.residency) as i32,
+            lowering: lowering_name(plan.lowering),
+            weights_mapped: plan.weights_mapped,
+            weights_private: plan.weights_private,
+            session: plan.session,
+            tokenizer: plan.tokenizer,
+            labels: plan.labels,
+            other: plan.other,
+            total: plan.total(),
+        });
+        Ok(())
     })
 }

@@ -7,7 +7,7 @@ use super::arguments::{self, Out, Versioned, opt_slice, place, places, slice, te
 use super::session::{lxmert_session, with_session};
 use super::strings::CStrings;
 use super::{Failure, lxmert_status};
-use crate::vision::{FrontEnd, Regions, RgbImage};
+use crate::vision::Pixels;
 use crate::{Answer, Answers, Error, Inputs, Output, Session, Text};
 
 /// One answer and how it scored.
@@ -110,8 +110,7 @@ pub unsafe extern "C" fn lxmert_encode_regions(
         let features = unsafe { slice("features", features, regions * feature_len) }?;
         // SAFETY: as for the features.
         let boxes = unsafe { slice("boxes", boxes, regions * box_len) }?;
-        let regions = Regions::new(features.to_vec(), feature_len, boxes.to_vec(), box_len);
-        Ok(session.encode_image(&regions.map_err(Error::from)?)?)
+        Ok(session.encode_regions(regions, features, boxes)?)
     };
     // SAFETY: a live handle, or NULL, by the header's rules.
     unsafe { with_session(session, body) }
@@ -137,23 +136,12 @@ pub unsafe extern "C" fn lxmert_encode_pixels(
     let body = |session: &mut Session, _: Option<&CStrings>| {
         let row = width as usize * 3;
         let stride = if stride == 0 { row } else { stride };
-        if row == 0 || height == 0 || stride < row {
-            return Err(Failure::argument(format_args!(
-                "the image is {width} x {height} pixels with rows of {stride} bytes: give at least one pixel, and rows that hold theirs"
-            )));
-        }
-        let bytes = stride.saturating_mul(height as usize - 1).saturating_add(row);
+        // What saturates is refused as no size of an array.
+        let bytes = (height.saturating_sub(1) as usize).saturating_mul(stride).saturating_add(row);
         // SAFETY: so many bytes or NULL, by the header's rules.
         let rgb = unsafe { slice("rgb", rgb, bytes) }?;
-        let FrontEnd::PatchGrid(grid) = *session.model().front_end() else {
-            return Err(Failure::new(
-                lxmert_status::LXMERT_UNSUPPORTED,
-                format_args!("the model takes no pixels: give features of regions to lxmert_encode_regions"),
-            ));
-        };
-        let pixels = rgb.chunks(stride).flat_map(|line| &line[..row]).copied().collect();
-        let image = RgbImage::from_raw(width, height, pixels).expect("rows of that width");
-        Ok(session.encode_image(&grid.regions(&image).map_err(Error::from)?)?)
+        let pixels = Pixels::new(rgb, width, height, stride).map_err(Error::from)?;
+        Ok(session.encode_pixels(&pixels)?)
     };
     // SAFETY: a live handle, or NULL, by the header's rules.
     unsafe { with_session(session, body) }

@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::arguments::{Out, Versioned, place, places};
 use super::errors::{Line, caught, last, status};
@@ -12,7 +13,7 @@ use super::model::{LoadedModel, lxmert_model};
 use super::options::{Given, lxmert_residency, lxmert_session_options};
 use super::strings::{CStrings, lowering_name};
 use super::{Failure, lxmert_status};
-use crate::Session;
+use crate::{Canceller, OperationTime, Session};
 
 /// What runs a model: the memory of a run, and the state between an image and its questions. One thread uses it at a time;
 /// only lxmert_session_cancel, lxmert_session_last_error and lxmert_session_get_info may be called meanwhile.
@@ -53,6 +54,7 @@ pub(super) struct OpenSession {
     /// Whether a call is using `session`.
     busy: AtomicBool,
     session: UnsafeCell<Session>,
+    canceller: Canceller,
     labels: Option<Arc<CStrings>>,
     info: lxmert_session_info,
     last_error: Mutex<Line>,
@@ -139,9 +141,10 @@ pub unsafe extern "C" fn lxmert_session_create(
         let loaded = unsafe { Handle::<LoadedModel>::get(model) }?;
         // SAFETY: options or NULL, by the header's rules.
         let given = unsafe { Given::read(&loaded.model, options) }?;
-        let session = Session::new(&loaded.model, given.options)?;
+        let session = given.memory.session(&loaded.model, given.options)?;
         out.write(Handle::create(OpenSession {
             busy: AtomicBool::new(false),
+            canceller: session.canceller(),
             labels: loaded.labels.clone(),
             info: about(&session),
             last_error: Mutex::new(Line::EMPTY),
@@ -155,13 +158,13 @@ fn about(session: &Session) -> lxmert_session_info {
     let options = session.options();
     lxmert_session_info {
         struct_size: size_of::<lxmert_session_info>(),
-        residency: lxmert_residency::LXMERT_RESIDENCY_RESIDENT as i32,
+        residency: lxmert_residency::of(session.plan().residency) as i32,
         lowering: lowering_name(session.lowering()),
         max_tokens: options.max_tokens,
         max_regions: options.max_regions,
         max_batch: options.max_batch,
         threads: options.threads,
-        session_bytes: session.scratch_bytes(),
+        session_bytes: session.plan().session,
     }
 }
 
@@ -182,8 +185,8 @@ pub unsafe extern "C" fn lxmert_session_free(session: *mut lxmert_session) {
         // SAFETY: a live handle, by the header's rules.
         let open = unsafe { Handle::<OpenSession>::get(session) }?;
         let mut claim = Claim::of(open)?;
-        for operation in claim.session().profile() {
-            log::info!("{operation:?}");
+        for OperationTime { kind, name, time, multiplications, .. } in claim.session().profile() {
+            log::info!("{kind} {name}: {} us, {multiplications} multiplications", time.as_micros());
         }
         drop(claim);
         // SAFETY: as above, and nothing else uses the handle any more.
@@ -238,9 +241,12 @@ pub unsafe extern "C" fn lxmert_session_set_time_limit(
     session: *mut lxmert_session,
     microseconds: u64,
 ) -> lxmert_status {
-    let _ = microseconds;
+    let body = |session: &mut Session, _: Option<&CStrings>| {
+        session.set_time_limit((microseconds > 0).then(|| Duration::from_micros(microseconds)));
+        Ok(())
+    };
     // SAFETY: a live handle, or NULL, by the header's rules.
-    unsafe { with_session(session, |_, _| Ok(())) }
+    unsafe { with_session(session, body) }
 }
 
 /// Makes the call that is using the session return LXMERT_CANCELLED within one operation; does nothing if none is.
@@ -254,7 +260,7 @@ pub unsafe extern "C" fn lxmert_session_set_time_limit(
 pub unsafe extern "C" fn lxmert_session_cancel(session: *mut lxmert_session) -> lxmert_status {
     status(|| {
         // SAFETY: a live handle, or NULL, by the header's rules.
-        unsafe { Handle::<OpenSession>::get(session) }?;
+        unsafe { Handle::<OpenSession>::get(session) }?.canceller.cancel();
         Ok(())
     })
 }

@@ -84,13 +84,14 @@ impl lxmert_status {
         match error {
             Error::Io { source, .. } => of_io(source),
             Error::File { source, .. } => Self::of(source),
+            Error::Read { source, .. } => of_io(source),
             Error::Gguf(_)
             | Error::Architecture { .. }
             | Error::Hyperparameter { .. }
             | Error::FrontEnd { .. }
             | Error::Tensor { .. }
             | Error::Packed { .. } => LXMERT_INVALID_MODEL,
-            Error::Input { .. } => LXMERT_INVALID_ARGUMENT,
+            Error::Input { .. } | Error::Memory { .. } => LXMERT_INVALID_ARGUMENT,
             Error::Limit { .. } => LXMERT_LIMIT,
             Error::Missing { .. } => LXMERT_UNSUPPORTED,
             Error::NoImage => LXMERT_NO_IMAGE,
@@ -101,7 +102,10 @@ impl lxmert_status {
             Error::OutOfMemory { .. } => LXMERT_OUT_OF_MEMORY,
             Error::NotRequested { .. } => LXMERT_NOT_REQUESTED,
             Error::NotFinite { .. } => LXMERT_NOT_FINITE,
-            Error::Threads { .. } => LXMERT_SYSTEM,
+            Error::Cancelled => LXMERT_CANCELLED,
+            Error::TimeLimit { .. } => LXMERT_TIME_LIMIT,
+            Error::Budget { .. } => LXMERT_BUDGET,
+            Error::Threads { .. } | Error::Lock { .. } => LXMERT_SYSTEM,
             Error::Ggml(_) => LXMERT_INTERNAL,
         }
     }

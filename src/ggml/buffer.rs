@@ -2,9 +2,11 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::ALIGNMENT;
 use crate::Error;
+use crate::weights::PAGE;
 
 /// Has the alignment of a buffer, so that one without bytes is aligned too.
 #[repr(align(64))]
@@ -16,6 +18,50 @@ const _: () = assert!(align_of::<Aligned>() == ALIGNMENT);
 pub(crate) struct AlignedBuffer {
     start: NonNull<u8>,
     len: usize,
+    owner: Owner,
+    locked: bool,
+}
+
+/// Who the bytes go back to.
+enum Owner {
+    Heap,
+    Foreign(Option<Release>),
+    /// They are part of another buffer.
+    Part(#[expect(dead_code, reason = "keeps the bytes alive")] Arc<AlignedBuffer>),
+}
+
+type Release = Box<dyn FnOnce(NonNull<u8>, usize) + Send + Sync>;
+
+/// Memory of the caller's own, for a session to live in: see [`Session::new_in`](crate::Session::new_in).
+pub struct ForeignMemory {
+    start: NonNull<u8>,
+    len: usize,
+    release: Option<Release>,
+}
+
+// SAFETY: whoever made it has given the bytes away, as `ForeignMemory::new` demands.
+unsafe impl Send for ForeignMemory {}
+
+impl ForeignMemory {
+    /// What the start of the memory must be a multiple of, in bytes.
+    pub const ALIGNMENT: usize = ALIGNMENT;
+
+    /// Wraps `len` bytes from `start` on; `release` is called with both when nothing uses them any more.
+    ///
+    /// # Safety
+    /// The bytes must be valid for reads and writes, by any thread, until `release` is called or the process ends, and nobody
+    /// else may touch them.
+    pub unsafe fn new(start: NonNull<u8>, len: usize, release: Option<Release>) -> Self {
+        ForeignMemory { start, len, release }
+    }
+}
+
+impl Drop for ForeignMemory {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            release(self.start, self.len);
+        }
+    }
 }
 
 // SAFETY: the buffer owns its bytes alone; nothing in it is tied to a thread.
@@ -30,13 +76,79 @@ impl AlignedBuffer {
     /// [`Error::OutOfMemory`].
     pub fn new(len: usize, what: &'static str) -> Result<Self, Error> {
         let out_of_memory = Error::OutOfMemory { what, bytes: len };
+        let of_heap = |start| AlignedBuffer { start, len, owner: Owner::Heap, locked: false };
         if len == 0 {
-            return Ok(AlignedBuffer { start: NonNull::<Aligned>::dangling().cast(), len });
+            return Ok(Self::empty());
         }
         let Ok(layout) = Layout::from_size_align(len, ALIGNMENT) else { return Err(out_of_memory) };
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
-        NonNull::new(start).map(|start| AlignedBuffer { start, len }).ok_or(out_of_memory)
+        NonNull::new(start).map(of_heap).ok_or(out_of_memory)
+    }
+
+    /// A buffer without bytes.
+    pub fn empty() -> Self {
+        let start = NonNull::<Aligned>::dangling().cast();
+        AlignedBuffer { start, len: 0, owner: Owner::Heap, locked: false }
+    }
+
+    /// The first `len` bytes of memory of a caller's own, which are zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if it is too small or not aligned.
+    pub fn in_foreign(mut memory: ForeignMemory, len: usize) -> Result<Self, Error> {
+        let expected = || format!("{len} bytes, aligned to {ALIGNMENT}");
+        let start = memory.start;
+        if memory.len < len {
+            return Err(Error::Memory { expected: expected(), found: format!("{} bytes", memory.len) });
+        }
+        if !start.addr().get().is_multiple_of(ALIGNMENT) {
+            return Err(Error::Memory { expected: expected(), found: format!("an address of {start:p}") });
+        }
+        // SAFETY: the bytes are ours, as whoever made `memory` guarantees.
+        unsafe { start.write_bytes(0, len) };
+        let whole = memory.len;
+        let release = memory.release.take();
+        let release = release.map(|release| Box::new(move |start, _| release(start, whole)) as Release);
+        Ok(AlignedBuffer { start, len, owner: Owner::Foreign(release), locked: false })
+    }
+
+    /// Cuts the buffer into parts of these sizes, one after the other, each at the start of a cache line.
+    ///
+    /// # Panics
+    /// If it is too small.
+    pub fn cut<const N: usize>(self, sizes: [usize; N]) -> [Self; N] {
+        let whole = Arc::new(self);
+        let mut at = 0;
+        sizes.map(|len| {
+            assert!(at + len <= whole.len, "parts within the buffer");
+            // SAFETY: within the buffer, or at its end.
+            let start = unsafe { whole.start.add(at) };
+            at = (at + len).next_multiple_of(ALIGNMENT).min(whole.len);
+            AlignedBuffer { start, len, owner: Owner::Part(Arc::clone(&whole)), locked: false }
+        })
+    }
+
+    /// Touches every page, so that none has to be found later.
+    pub fn prefault(&mut self) {
+        for page in self.as_mut_slice().chunks_mut(PAGE) {
+            page[0] = std::hint::black_box(page[0]);
+        }
+    }
+
+    /// Keeps the bytes from being swapped out.
+    ///
+    /// # Errors
+    /// [`Error::Lock`].
+    pub fn lock(&mut self) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: the bytes are this buffer's.
+            let locked = unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.len) };
+            locked.map_err(|errno| Error::Lock { bytes: self.len, source: errno.into() })?;
+            self.locked = true;
+        }
+        Ok(())
     }
 
     /// A copy of `bytes` that is aligned.
@@ -96,9 +208,22 @@ impl AlignedBuffer {
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        if self.len > 0 {
+        #[cfg(target_os = "linux")]
+        if self.locked {
+            // SAFETY: the bytes are still this buffer's. That they stay locked is all that a failure could mean.
+            let _ = unsafe { rustix::mm::munlock(self.start.as_ptr().cast(), self.len) };
+        }
+        match &mut self.owner {
             // SAFETY: allocated in `new` with this very layout, which was valid there.
-            unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGNMENT)) }
+            Owner::Heap if self.len > 0 => unsafe {
+                dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGNMENT));
+            },
+            Owner::Heap | Owner::Part(_) => {}
+            Owner::Foreign(release) => {
+                if let Some(release) = release.take() {
+                    release(self.start, self.len);
+                }
+            }
         }
     }
 }
@@ -118,6 +243,31 @@ mod tests {
     #[test]
     fn reports_a_size_that_cannot_be_had() {
         assert!(matches!(AlignedBuffer::new(usize::MAX / 2, "a test"), Err(Error::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn lives_in_memory_of_the_caller_and_gives_it_back() {
+        let given = Box::leak(vec![[0xffu8; 64]; 9].into_boxed_slice()).as_flattened_mut();
+        let (first, len) = (given.as_ptr().align_offset(ALIGNMENT), given.len());
+        let start = NonNull::from(&mut given[first..]).cast::<u8>();
+        let released = Arc::new(std::sync::Mutex::new(None));
+        let memory = || {
+            let released = Arc::clone(&released);
+            let release = move |_, len| *released.lock().unwrap() = Some(len);
+            // SAFETY: the bytes are leaked, and one buffer at a time uses them.
+            unsafe { ForeignMemory::new(start, len - first, Some(Box::new(release))) }
+        };
+        assert!(matches!(AlignedBuffer::in_foreign(memory(), 1 << 20), Err(Error::Memory { .. })));
+        assert_eq!(released.lock().unwrap().take(), Some(len - first));
+        let buffer = AlignedBuffer::in_foreign(memory(), 300).unwrap();
+        assert_eq!(buffer.as_slice(), [0; 300]);
+        let [one, two] = buffer.cut([100, 172]);
+        assert_eq!((one.len(), two.len()), (100, 172));
+        assert_eq!(two.as_slice().as_ptr().addr() - one.as_slice().as_ptr().addr(), 128);
+        drop(one);
+        assert_eq!(*released.lock().unwrap(), None);
+        drop(two);
+        assert_eq!(released.lock().unwrap().take(), Some(len - first));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use ggml_sys_bindings as sys;
 
 use super::memory_plan::{Place, Step};
-use super::{AlignedBuffer, MemoryPlan, ThreadPool, Weights};
+use super::{AlignedBuffer, MemoryPlan, Tensors, ThreadPool};
 use crate::Error;
 
 /// Room for the description of one graph at a time. Kept by a session, so that ggml allocates nothing for a graph.
@@ -16,22 +16,28 @@ pub(crate) struct GraphMemory {
     context: NonNull<sys::ggml_context>,
     nodes: usize,
     // Referred to by `context`, so it is dropped after it (see `Drop`).
-    memory: AlignedBuffer,
+    _memory: AlignedBuffer,
 }
 
 // SAFETY: a context is tied to no thread, and building a graph takes it by `&mut`.
 unsafe impl Send for GraphMemory {}
 
 impl GraphMemory {
-    /// Room for a graph of up to `nodes` operations and inputs.
+    /// Bytes of room for a graph of up to `nodes` operations and inputs.
+    pub fn bytes(nodes: usize) -> usize {
+        // SAFETY: both return constants of the build.
+        unsafe { sys::ggml_tensor_overhead() * nodes + sys::ggml_graph_overhead_custom(nodes, false) }
+    }
+
+    /// Room for a graph of up to `nodes` operations and inputs, in memory of [`GraphMemory::bytes`].
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn new(nodes: usize) -> Result<Self, Error> {
-        // SAFETY: both return constants of the build.
-        let bytes =
-            unsafe { sys::ggml_tensor_overhead() * nodes + sys::ggml_graph_overhead_custom(nodes, false) };
-        let mut memory = AlignedBuffer::new(bytes, "the description of the graph")?;
+    /// [`Error::Ggml`].
+    ///
+    /// # Panics
+    /// If the memory is smaller.
+    pub fn new(nodes: usize, mut memory: AlignedBuffer) -> Result<Self, Error> {
+        assert!(memory.len() >= Self::bytes(nodes), "room for a graph");
         let params = sys::ggml_init_params {
             mem_size: memory.len(),
             mem_buffer: memory.as_mut_ptr().cast(),
@@ -41,12 +47,7 @@ impl GraphMemory {
         // SAFETY: the buffer is aligned and outlives the context.
         let context = unsafe { sys::ggml_init(params) };
         let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
-        Ok(GraphMemory { context, nodes, memory })
-    }
-
-    /// Bytes that the description takes.
-    pub fn bytes(&self) -> usize {
-        self.memory.len()
+        Ok(GraphMemory { context, nodes, _memory: memory })
     }
 }
 
@@ -57,7 +58,7 @@ impl Drop for GraphMemory {
     }
 }
 
-/// A tensor of a [`Graph`] or of [`Weights`]. Shapes are in ggml's order, fastest axis first.
+/// A tensor of a [`Graph`] or of [`Tensors`]. Shapes are in ggml's order, fastest axis first.
 #[derive(Clone, Copy)]
 pub(crate) struct Tensor<'g> {
     raw: NonNull<sys::ggml_tensor>,
@@ -116,7 +117,7 @@ pub(crate) struct Region {
 pub(crate) struct Graph<'g> {
     context: NonNull<sys::ggml_context>,
     graph: NonNull<sys::ggml_cgraph>,
-    weights: &'g Weights,
+    weights: &'g Tensors,
     capacity: usize,
     tensors: Cell<usize>,
     inputs: Vec<Tensor<'g>>,
@@ -126,7 +127,7 @@ pub(crate) struct Graph<'g> {
 
 impl<'g> Graph<'g> {
     /// Starts an empty graph, which replaces the one before it in that memory.
-    pub fn new(memory: &'g mut GraphMemory, weights: &'g Weights) -> Self {
+    pub fn new(memory: &'g mut GraphMemory, weights: &'g Tensors) -> Self {
         // SAFETY: whatever lay in the context borrowed `memory` and is gone.
         let graph = unsafe {
             sys::ggml_reset(memory.context.as_ptr());
@@ -431,13 +432,13 @@ impl<'g> Graph<'g> {
     }
 
     /// The work memory that computing takes on top of the plan.
-    pub fn work_bytes(&self, pool: &ThreadPool) -> usize {
-        self.compute_plan(pool).work_size
+    pub fn work_bytes(&self, threads: usize) -> usize {
+        self.compute_plan(threads, std::ptr::null_mut()).work_size
     }
 
-    fn compute_plan(&self, pool: &ThreadPool) -> sys::ggml_cplan {
-        // SAFETY: graph and pool are valid.
-        unsafe { sys::ggml_graph_plan(self.graph.as_ptr(), pool.threads() as i32, pool.as_ptr()) }
+    fn compute_plan(&self, threads: usize, pool: *mut sys::ggml_threadpool) -> sys::ggml_cplan {
+        // SAFETY: the graph is valid, and the pool is only noted.
+        unsafe { sys::ggml_graph_plan(self.graph.as_ptr(), threads as i32, pool) }
     }
 
     /// Gives every tensor its place in `memory`: this graph's own part starts at `kept`, the shared part at `scratch`.
@@ -552,23 +553,36 @@ impl<'g> BoundGraph<'g, '_> {
         self.memory.as_mut_slice().copy_within(bytes, to.offset);
     }
 
-    /// Runs the operations.
+    /// Runs the operations, and asks before each whether to give up. Returns whether all were done.
     ///
     /// # Errors
     /// [`Error::Ggml`] if ggml reports a failure, or `work` is smaller than [`Graph::work_bytes`] says.
-    pub fn compute(&mut self, pool: &mut ThreadPool, work: &mut AlignedBuffer) -> Result<(), Error> {
-        let mut plan = self.graph.compute_plan(pool);
+    pub fn compute(
+        &mut self,
+        pool: &mut ThreadPool,
+        work: &mut AlignedBuffer,
+        give_up: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, Error> {
+        unsafe extern "C" fn ask(give_up: *mut std::ffi::c_void) -> bool {
+            // SAFETY: points to the reference below, which outlives the computation.
+            let give_up = unsafe { *give_up.cast::<&(dyn Fn() -> bool + Sync)>() };
+            // A panic must not unwind through ggml.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(give_up)).unwrap_or(true)
+        }
+        let mut plan = self.graph.compute_plan(pool.threads(), pool.as_ptr());
         if plan.work_size > work.len() {
             return Err(Error::Ggml("a run needs more work memory than its limits said"));
         }
         plan.work_data = work.as_mut_ptr();
+        plan.abort_callback = Some(ask);
+        plan.abort_callback_data = (&raw const give_up).cast_mut().cast();
         // SAFETY: every tensor has memory of its size within `self.memory` or the model's storage, the work memory is
         // large enough, and pool, work and memory are borrowed exclusively until the call returns.
         let status = unsafe { sys::ggml_graph_compute(self.graph.graph.as_ptr(), &mut plan) };
         match status {
-            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(()),
+            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(true),
+            sys::ggml_status::GGML_STATUS_ABORTED => Ok(false),
             sys::ggml_status::GGML_STATUS_ALLOC_FAILED => Err(Error::Ggml("out of memory")),
-            sys::ggml_status::GGML_STATUS_ABORTED => Err(Error::Ggml("the run was cancelled")),
             _ => Err(Error::Ggml("the computation failed")),
         }
     }

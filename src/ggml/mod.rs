@@ -5,23 +5,24 @@
 //! Rust (`MemoryPlan`), and the operations of `Graph` check the shapes that ggml would assert.
 //!
 //! ```text
-//! Weights ─► Graph (operations) ─► MemoryPlan (offsets) ─► BoundGraph ─► compute on a ThreadPool
+//! Tensors ─► Graph (operations) ─► MemoryPlan (offsets) ─► BoundGraph ─► compute on a ThreadPool
 //! ```
 
 mod buffer;
 mod graph;
 mod memory_plan;
 mod quantize;
+mod tensors;
 mod threads;
-mod weights;
 
 pub(crate) use buffer::AlignedBuffer;
+pub use buffer::ForeignMemory;
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub use quantize::{dequantize, quantize, quantize_with_importance};
+pub(crate) use tensors::Tensors;
 pub use threads::{MAX_THREADS, cpu_features};
 pub(crate) use threads::{ThreadPool, check_threads};
-pub(crate) use weights::{Stored, Weights};
 
 /// The version of ggml that this build contains.
 pub fn version() -> &'static str {

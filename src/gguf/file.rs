@@ -3,7 +3,7 @@ use std::path::Path;
 use super::header::Header;
 use super::tensor::TensorInfo;
 use crate::Error;
-use crate::storage::Storage;
+use crate::weights::Storage;
 
 /// A file of any architecture, opened: its header, and its tensors' data where it lies.
 pub struct File {
@@ -21,7 +21,7 @@ impl File {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let storage = Storage::map(path)?;
-        let header = Header::parse(storage.as_slice()).map_err(|error| Error::in_file(path)(error.into()))?;
+        let header = storage.header().map_err(Error::in_file(path))?;
         Ok(Self { storage, header })
     }
 
@@ -32,7 +32,7 @@ impl File {
 
     /// The size of the file in bytes.
     pub fn bytes(&self) -> usize {
-        self.storage.as_slice().len()
+        self.storage.len()
     }
 
     /// The data of one of this file's tensors.
@@ -40,6 +40,6 @@ impl File {
     /// # Panics
     /// If the tensor is another file's and lies beyond the end of this one.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
-        self.storage.as_slice().get(tensor.range()).expect("a tensor of this file")
+        self.storage.view().and_then(|bytes| bytes.get(tensor.range())).expect("a tensor of this file")
     }
 }

@@ -26,9 +26,12 @@ mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use packed::{Element, LAYOUT, Layout, PackedMatrix, Packer};
+pub(crate) use packed::{Element, LAYOUT, Layout, PackedMatrix, Packer, Source, place_bytes};
 pub use program::OperationTime;
-pub(crate) use program::{Call, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Tables, Words};
+pub(crate) use program::{
+    Call, Interrupted, Linear, Lookup, Placing, Plan, Program, Recorder, Rows, Sizes, StageName, Stream,
+    Tables, Words,
+};
 pub(crate) use workers::Workers;
 
 use generic::product::{BlockScaling, Quantized};
@@ -165,7 +168,7 @@ struct Functions {
     mean: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
     layer_norm: unsafe fn(*const f32, *const f32, *const f32, f32, usize, *mut f32),
     attention: unsafe fn(&Head, *mut f32),
-    pack: unsafe fn(packed::Panel<'_>),
+    pack: unsafe fn(packed::Panel<'_>, packed::PackScratch<'_>),
 }
 
 /// An instruction set that kernels exist for.
@@ -242,9 +245,9 @@ impl Kernels {
         self.functions.bf16.is_some()
     }
 
-    fn pack(self, panel: packed::Panel<'_>) {
+    fn pack(self, panel: packed::Panel<'_>, scratch: packed::PackScratch<'_>) {
         // SAFETY: the kernels exist, so the CPU has their instructions.
-        unsafe { (self.functions.pack)(panel) }
+        unsafe { (self.functions.pack)(panel, scratch) }
     }
 
     fn tiles(self, element: Element) -> Tiles {
@@ -331,8 +334,11 @@ macro_rules! functions {
             unsafe { attention::attention::<$vector>(head, scratch) }
         }
         $(#[target_feature(enable = $features)])?
-        unsafe fn pack(panel: crate::kernels::packed::Panel<'_>) {
-            crate::kernels::packed::pack_panel(panel);
+        unsafe fn pack(
+            panel: crate::kernels::packed::Panel<'_>,
+            scratch: crate::kernels::packed::PackScratch<'_>,
+        ) {
+            crate::kernels::packed::pack_panel(panel, scratch);
         }
 
         const _: () = {

@@ -9,10 +9,12 @@
 //! panel holds unit after unit of all its outputs side by side, so that one register takes the same unit of neighbouring
 //! outputs and a product reads the panel from its first byte to its last.
 //!
-//! Matrices are packed when a model is loaded ([`PackedMatrix::pack`]), or once and for all into a file by a [`Packer`]. Both
+//! Matrices are packed when a model is loaded ([`PackedMatrix::load`]), or once and for all into a file by a [`Packer`]. Both
 //! have each panel packed by [`pack_panel`], so that they come to the same bytes; whoever changes these bytes changes
 //! [`LAYOUT`] too.
 
+mod load;
+mod packer;
 mod panel;
 
 use std::ops::Range;
@@ -20,14 +22,14 @@ use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-pub(super) use panel::{Panel, pack_panel};
+pub(crate) use load::{Source, place_bytes};
+pub(crate) use packer::Packer;
+pub(super) use panel::{PackScratch, Panel, pack_panel};
 
 use super::vector::MAX_LANES;
-use super::workers::{Phases, Workers};
-use super::{BLOCK, Kernels, PANEL, PANEL_STEP, UNIT};
+use super::{BLOCK, PANEL, PANEL_STEP, UNIT};
 use crate::Error;
-use crate::ggml::{self, Stored, Weights};
-use crate::gguf::TensorType;
+use crate::weights::Weights;
 
 /// The name of this order of bytes in files: panels of 32 outputs, units of 4 bytes, and a version.
 pub(crate) const LAYOUT: &str = "panel32x4.1";
@@ -158,7 +160,7 @@ enum Memory {
 }
 
 impl PackedMatrix {
-    /// A matrix that lies packed in a file, from byte `start` on.
+    /// A matrix that lies packed in a file that is in memory or mapped, from byte `start` on.
     ///
     /// # Panics
     /// If the file ends before it: the loader has compared the tensor with its layout.
@@ -175,7 +177,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> &[u8] {
         let memory: &[u8] = match &self.memory {
             Memory::Own(memory) => memory,
-            Memory::File(weights) => weights.file(),
+            Memory::File(weights) => weights.storage().view().expect("a file in memory or mapped"),
         };
         &memory[self.start..][..self.layout.bytes()]
     }
@@ -183,170 +185,22 @@ impl PackedMatrix {
     /// Bytes that it takes beside a file.
     pub fn own_bytes(&self) -> usize {
         match self.memory {
-            Memory::Own(_) => self.layout.bytes(),
+            Memory::Own(_) => place_bytes(self.layout),
             Memory::File(_) => 0,
         }
     }
 
-    /// Packs matrices into memory of their own, on all workers.
+    /// Keeps its memory from being swapped out. Matrices that were packed together are locked together.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn pack(
-        matrices: &[(Stored<'_>, Element)],
-        kernels: Kernels,
-        workers: &mut Workers,
-    ) -> Result<Vec<Self>, Error> {
-        let mut bytes = 0;
-        let places: Vec<(Layout, usize)> = matrices
-            .iter()
-            .map(|(stored, element)| {
-                let layout = Layout { element: *element, inputs: stored.columns, outputs: stored.rows };
-                let start = bytes;
-                bytes += layout.bytes().next_multiple_of(ggml::ALIGNMENT);
-                (layout, start)
-            })
-            .collect();
-        if matrices.is_empty() {
-            return Ok(Vec::new());
-        }
-        let out_of_memory = |_| Error::OutOfMemory { what: "the packed weights", bytes };
-        let mut memory = MmapMut::map_anon(bytes).map_err(out_of_memory)?;
-        // Streaming through hundreds of megabytes, every page of 4 KiB would be looked up again in each run. A kernel that has
-        // no larger ones to give is no error.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        workers.run(&Packing { kernels, matrices, places: &places, memory: memory.as_mut_ptr() });
-        let memory = Arc::new(memory);
-        let packed =
-            |(layout, start)| PackedMatrix { layout, memory: Memory::Own(Arc::clone(&memory)), start };
-        Ok(places.into_iter().map(packed).collect())
-    }
-}
-
-/// The work of packing: a task for each panel of each matrix.
-struct Packing<'p> {
-    kernels: Kernels,
-    matrices: &'p [(Stored<'p>, Element)],
-    places: &'p [(Layout, usize)],
-    memory: *mut u8,
-}
-
-// SAFETY: the pointer is to memory that tasks write in disjoint parts: each its own panel, and its own outputs' scales.
-unsafe impl Sync for Packing<'_> {}
-
-impl Phases for Packing<'_> {
-    fn phases(&self) -> usize {
-        1
-    }
-
-    fn tasks(&self, _: usize) -> usize {
-        self.places.iter().map(|(layout, _)| layout.panels()).sum()
-    }
-
-    fn run(&self, _: usize, task: usize, _: usize) {
-        let mut panel = task;
-        for ((stored, _), (layout, start)) in self.matrices.iter().zip(self.places) {
-            if panel < layout.panels() {
-                let at = |offset: usize, len: usize| {
-                    // SAFETY: a panel, and a number for each of its outputs, lie within the matrix's bytes, which lie within the
-                    // memory; no other task has this panel.
-                    unsafe { std::slice::from_raw_parts_mut(self.memory.add(start + offset), len) }
-                };
-                let outputs = panel * PANEL..((panel + 1) * PANEL).min(layout.outputs);
-                let numbers = |offset: usize| at(offset + panel * PANEL * 4, PANEL * 4);
-                let columns = layout.columns();
-                self.kernels.pack(Panel {
-                    layout: *layout,
-                    tensor_type: stored.tensor_type,
-                    rows: stored.some_rows(outputs),
-                    bytes: at(panel * layout.panel_bytes(), layout.panel_bytes()),
-                    scales: if columns.scales { numbers(layout.scales()) } else { &mut [] },
-                    totals: if columns.totals { numbers(layout.totals()) } else { &mut [] },
-                });
-                return;
+    /// [`Error::Lock`].
+    pub fn lock(&self) -> Result<(), Error> {
+        match &self.memory {
+            Memory::Own(memory) => {
+                memory.lock().map_err(|source| Error::Lock { bytes: memory.len(), source })
             }
-            panel -= layout.panels();
+            Memory::File(weights) => weights.storage().lock(self.start..self.start + self.layout.bytes()),
         }
-    }
-}
-
-/// Packs a matrix whose rows come one after the other, in pieces of any number of rows.
-pub(crate) struct Packer {
-    kernels: Kernels,
-    layout: Layout,
-    tensor_type: TensorType,
-    /// The rows of the panel at hand that have come.
-    rows: Vec<u8>,
-    panel_rows_bytes: usize,
-    panel: Vec<u8>,
-    scales: Vec<u8>,
-    totals: Vec<u8>,
-}
-
-impl Packer {
-    /// For rows in that type.
-    ///
-    /// # Panics
-    /// If the rows are no whole number of the type's blocks.
-    pub fn new(layout: Layout, tensor_type: TensorType) -> Self {
-        let row_bytes = tensor_type.row_bytes(layout.inputs as u64).expect("rows of whole blocks") as usize;
-        Packer {
-            kernels: Kernels::best(),
-            layout,
-            tensor_type,
-            rows: Vec::new(),
-            panel_rows_bytes: PANEL * row_bytes,
-            panel: vec![0; layout.panel_bytes()],
-            scales: Vec::new(),
-            totals: Vec::new(),
-        }
-    }
-
-    /// Takes some rows, and appends the panels that are complete.
-    pub fn add(&mut self, mut rows: &[u8], packed: &mut Vec<u8>) {
-        while !rows.is_empty() {
-            let (taken, rest) = rows.split_at(rows.len().min(self.panel_rows_bytes - self.rows.len()));
-            self.rows.extend_from_slice(taken);
-            if self.rows.len() == self.panel_rows_bytes {
-                self.pack(packed);
-            }
-            rows = rest;
-        }
-    }
-
-    /// Appends what comes after the last row.
-    pub fn finish(mut self, packed: &mut Vec<u8>) {
-        if !self.rows.is_empty() {
-            self.pack(packed);
-        }
-        for (mut numbers, present) in
-            [(self.scales, self.layout.columns().scales), (self.totals, self.layout.columns().totals)]
-        {
-            if present {
-                numbers.resize(self.layout.column_bytes(), 0);
-                packed.append(&mut numbers);
-            }
-        }
-    }
-
-    fn pack(&mut self, packed: &mut Vec<u8>) {
-        let fresh = |numbers: &mut Vec<u8>| {
-            let start = numbers.len();
-            numbers.resize(start + PANEL * 4, 0);
-            start
-        };
-        let (scales, totals) = (fresh(&mut self.scales), fresh(&mut self.totals));
-        self.kernels.pack(Panel {
-            layout: self.layout,
-            tensor_type: self.tensor_type,
-            rows: &self.rows,
-            bytes: &mut self.panel,
-            scales: &mut self.scales[scales..],
-            totals: &mut self.totals[totals..],
-        });
-        packed.extend_from_slice(&self.panel);
-        self.rows.clear();
     }
 }
 

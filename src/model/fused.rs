@@ -4,36 +4,34 @@ use super::graph::{self, Results};
 use super::operations::{Attend, Attended, Keys, Operations};
 use super::{Config, Model, Output, Packing, SMALL_MATRIX};
 use crate::Error;
-use crate::ggml::{Stored, Weights};
 use crate::gguf::TensorType;
 use crate::kernels::{
-    Activation, Element, Kernels, Layout, Linear, Program, Recorder, Rows, Sizes, StageName, Stream, Workers,
+    Activation, Element, Kernels, Layout, Linear, Placing, Plan, Recorder, Rows, Sizes, StageName, Stream,
 };
+use crate::weights::{Stored, Weights};
 
-/// A model as a program, and where a run of it leaves its results.
+/// A model as a planned program, and where a run of it leaves its results.
 pub(crate) struct FusedModel {
-    pub program: Program,
+    pub plan: Plan,
     /// The buffers of the results of either stage.
     pub image: Results<usize>,
     pub question: Results<usize>,
 }
 
 impl FusedModel {
-    /// Plans the model for sizes up to `largest`, and packs the matrices that it needs if `admit` agrees to the bytes of memory
-    /// that a run takes.
+    /// Plans the model for sizes up to `largest`, with matrices that stand in memory or are `streamed`.
     ///
     /// # Errors
-    /// That of `admit`; [`Error::OutOfMemory`]; [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
-    pub fn new(
+    /// [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
+    pub fn plan(
         model: &Model,
         kernels: Kernels,
         largest: Sizes,
         wanted: &[Output],
-        workers: &mut Workers,
-        admit: impl FnOnce(usize) -> Result<(), Error>,
+        threads: usize,
+        streamed: bool,
     ) -> Result<Self, Error> {
         let config = model.config();
-        let weights = model.weights();
         let packing = model.packing();
         if packing.is_some_and(|packing| packing.has(Element::Bf16)) && !kernels.has_bf16() {
             return Err(Packing::refusal(
@@ -41,8 +39,8 @@ impl FusedModel {
                 "with --pack avx2, or without --pack",
             ));
         }
-        let recorder = Recorder::new(weights, kernels, config.visual_feat_dim, config.visual_pos_dim);
-        let mut ops = Fused { recorder, config, weights, packing, kernels };
+        let recorder = Recorder::new(kernels, config.visual_feat_dim, config.visual_pos_dim);
+        let mut ops = Fused { recorder, config, weights: model.weights(), packing, kernels };
         let (stream, image) = graph::image_stage(&mut ops, config, wanted);
         ops.recorder.begin(StageName::Question);
         let question = graph::question_stage(&mut ops, config, wanted, stream);
@@ -50,18 +48,15 @@ impl FusedModel {
             results.into_iter().map(|(output, stream)| (output, ops.recorder.keep(stream))).collect()
         };
         let (image, question) = (keep(image), keep(question));
-        let program = ops.recorder.finish(largest, workers, |wanted, bytes, workers| {
-            // Before hundreds of megabytes are packed for nothing.
-            admit(bytes)?;
-            model.packed(wanted, kernels, workers)
-        })?;
-        Ok(FusedModel { program, image, question })
+        let source = |name: &str, layout: Layout| model.source(name, layout);
+        let placing = if streamed { Placing::Streamed(&source) } else { Placing::Standing };
+        Ok(FusedModel { plan: ops.recorder.plan(largest, threads, &placing), image, question })
     }
 }
 
 /// Records operations.
 struct Fused<'m> {
-    recorder: Recorder<'m>,
+    recorder: Recorder,
     config: &'m Config,
     weights: &'m Weights,
     packing: Option<&'m Packing>,

@@ -6,27 +6,31 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Config, Packing, Role, tensors};
 use crate::Error;
-use crate::ggml::Weights;
+use crate::ggml::{AlignedBuffer, Tensors};
 use crate::gguf::{Header, Metadata, TensorType};
-use crate::kernels::{Element, Kernels, PackedMatrix, Workers};
-use crate::storage::Storage;
+use crate::kernels::{Element, PackedMatrix};
 use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
+use crate::weights::{Loader, Storage, Weights};
 
 /// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
 /// [`Session`](crate::Session)s on any threads; a clone is another handle to the same model.
 #[derive(Clone)]
 pub struct Model {
-    loaded: Arc<Loaded>,
+    pub(super) loaded: Arc<Loaded>,
 }
 
-struct Loaded {
+pub(super) struct Loaded {
     config: Config,
-    weights: Arc<Weights>,
+    pub weights: Arc<Weights>,
     /// The matrices that the file itself has in the order in which the kernels read them.
-    packing: Option<Packing>,
-    /// The others in that order, packed when the first session needs them.
-    packed: Mutex<HashMap<(String, Element), PackedMatrix>>,
+    pub packing: Option<Packing>,
+    /// Matrices in that order in memory of their own, since the first session needed them.
+    pub packed: Mutex<HashMap<(String, Element), PackedMatrix>>,
+    /// The tables that are looked up row by row, where the file is not in memory.
+    pub tables: OnceLock<[AlignedBuffer; 3]>,
+    /// The weights as ggml sees them, since the first session on its operations.
+    pub tensors: OnceLock<Tensors>,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
     vocabulary: Option<Vocabulary>,
@@ -79,20 +83,31 @@ impl Model {
         Self::load(Storage::from_static(bytes)?)
     }
 
+    /// Loads a model from a source of the caller's own. Only its header is read now; sessions read of the rest what they need, into
+    /// memory of their own or, if their weights are streamed, in every run.
+    ///
+    /// # Errors
+    /// As [`Model::from_bytes`]; [`Error::Read`] with what the loader says.
+    pub fn from_loader(loader: Box<dyn Loader>) -> Result<Self, Error> {
+        Self::load(Storage::from_loader(loader)?)
+    }
+
     fn load(storage: Storage) -> Result<Self, Error> {
-        let header = Header::parse(storage.as_slice())?;
+        let header = storage.header()?;
         let About { config, labels, front_end, packing } = About::read(&header)?;
         let metadata = header.metadata();
         let vocabulary = Vocabulary::from_metadata(metadata)?;
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
-        let file_bytes = storage.as_slice().len();
-        let weights = Arc::new(Weights::new(storage, header.tensors())?);
+        let file_bytes = storage.len();
+        let weights = Arc::new(Weights::new(storage, header.tensors()));
         let loaded = Loaded {
             config,
             weights,
             packing,
             packed: Mutex::default(),
+            tables: OnceLock::new(),
+            tensors: OnceLock::new(),
             labels,
             front_end,
             vocabulary,
@@ -141,6 +156,17 @@ impl Model {
         packed.values().map(PackedMatrix::own_bytes).sum()
     }
 
+    /// Bytes that the tokenizer takes at most, once it is made.
+    pub(crate) fn tokenizer_bytes(&self) -> usize {
+        self.loaded.vocabulary.as_ref().map_or(0, |_| 0)
+    }
+
+    /// Bytes of the answers' texts.
+    pub(crate) fn label_bytes(&self) -> usize {
+        let labels = self.labels().unwrap_or(&[]);
+        size_of_val(labels) + labels.iter().map(String::capacity).sum::<usize>()
+    }
+
     /// The tokenizer, which is made at the first call.
     ///
     /// # Errors
@@ -171,38 +197,9 @@ impl Model {
         self.loaded.vocabulary.is_some()
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
-        &self.loaded.weights
-    }
-
     /// How the file is packed, if it is.
     pub(crate) fn packing(&self) -> Option<&Packing> {
         self.loaded.packing.as_ref()
-    }
-
-    /// Those matrices, packed. What the file has packed stays where it is, and what another session has had packed already is
-    /// shared.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub(crate) fn packed(
-        &self,
-        wanted: &[(String, Element)],
-        kernels: Kernels,
-        workers: &mut Workers,
-    ) -> Result<Vec<PackedMatrix>, Error> {
-        let in_file = |(name, element): &(String, Element)| {
-            let layout = self.packing()?.layout(name).filter(|layout| layout.element == *element)?;
-            Some(PackedMatrix::in_file(&self.loaded.weights, layout, self.weights().range(name).start))
-        };
-        let mut packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = |key: &&_| in_file(key).is_none() && !packed.contains_key(*key);
-        let missing: Vec<_> = wanted.iter().filter(missing).collect();
-        let sources: Vec<_> =
-            missing.iter().map(|(name, element)| (self.weights().stored(name), *element)).collect();
-        let fresh = PackedMatrix::pack(&sources, kernels, workers)?;
-        packed.extend(missing.into_iter().cloned().zip(fresh));
-        Ok(wanted.iter().map(|key| in_file(key).unwrap_or_else(|| packed[key].clone())).collect())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `config` and `tensors` say what a file holds, `output` what can be asked for, and `graph` what is computed in terms of the
 //! few `operations`. These are lowered in two ways: `stock` to ggml's, `fused` to the kernels of this project. `packing` says which
-//! matrices of a file are in the kernels' order already. `loaded` holds it all together as a [`Model`].
+//! matrices of a file are in the kernels' order already. `loaded` holds it all together as a [`Model`], and `weights` hands its
+//! weights out.
 
 mod config;
 mod fused;
@@ -13,12 +14,13 @@ mod output;
 mod packing;
 mod stock;
 mod tensors;
+mod weights;
 
 pub use config::{ARCHITECTURE, Config, Head, HiddenAct, LAYER_NORM_EPSILON, ObjectHead};
 pub(crate) use fused::FusedModel;
 pub(crate) use graph::Shape;
 pub use loaded::{About, Model};
-pub use output::Output;
+pub use output::{Dims, Output};
 #[doc(hidden)] // for the programs of this repository
 pub use packing::{Packer, Packing};
 pub(crate) use stock::{Masked, Words, image_stage, node_limit, question_stage};

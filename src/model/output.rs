@@ -189,27 +189,58 @@ impl Output {
     }
 
     /// The output's shape, slowest axis first as in PyTorch.
-    pub fn shape(self, config: &Config, batch: usize, tokens: usize, regions: usize) -> Vec<usize> {
+    pub fn shape(self, config: &Config, batch: usize, tokens: usize, regions: usize) -> Dims {
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         let objects = config.head.objects();
         match self {
-            LanguageOutput | LanguageHiddenStates(_) => vec![batch, tokens, hidden],
-            VisionOutput | VisionHiddenStates(_) => vec![batch, regions, hidden],
-            PooledOutput => vec![batch, hidden],
-            PredictionLogits => vec![batch, tokens, config.vocab_size],
-            CrossRelationshipScore => vec![batch, 2],
+            LanguageOutput | LanguageHiddenStates(_) => Dims::new(&[batch, tokens, hidden]),
+            VisionOutput | VisionHiddenStates(_) => Dims::new(&[batch, regions, hidden]),
+            PooledOutput => Dims::new(&[batch, hidden]),
+            PredictionLogits => Dims::new(&[batch, tokens, config.vocab_size]),
+            CrossRelationshipScore => Dims::new(&[batch, 2]),
             QuestionAnsweringScore => {
-                vec![batch / config.head.images(), config.head.labels().unwrap_or(0)]
+                Dims::new(&[batch / config.head.images(), config.head.labels().unwrap_or(0)])
             }
-            VisualObjScore => vec![batch, regions, objects.and_then(|objects| objects.labels).unwrap_or(0)],
+            VisualObjScore => {
+                Dims::new(&[batch, regions, objects.and_then(|objects| objects.labels).unwrap_or(0)])
+            }
             VisualAttrScore => {
-                vec![batch, regions, objects.and_then(|objects| objects.attributes).unwrap_or(0)]
+                Dims::new(&[batch, regions, objects.and_then(|objects| objects.attributes).unwrap_or(0)])
             }
-            VisualFeatScore => vec![batch, regions, config.visual_feat_dim],
-            LanguageAttentions(_) => vec![batch, heads, tokens, tokens],
-            VisionAttentions(_) => vec![batch, heads, regions, regions],
-            CrossEncoderAttentions(_) => vec![batch, heads, tokens, regions],
+            VisualFeatScore => Dims::new(&[batch, regions, config.visual_feat_dim]),
+            LanguageAttentions(_) => Dims::new(&[batch, heads, tokens, tokens]),
+            VisionAttentions(_) => Dims::new(&[batch, heads, regions, regions]),
+            CrossEncoderAttentions(_) => Dims::new(&[batch, heads, tokens, regions]),
         }
+    }
+}
+
+/// The sizes of a tensor's axes, at most four, slowest first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Dims {
+    sizes: [usize; 4],
+    rank: usize,
+}
+
+impl Dims {
+    fn new(sizes: &[usize]) -> Self {
+        let mut dims = Dims { sizes: [1; 4], rank: sizes.len() };
+        dims.sizes[..sizes.len()].copy_from_slice(sizes);
+        dims
+    }
+}
+
+impl std::ops::Deref for Dims {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.sizes[..self.rank]
+    }
+}
+
+impl std::fmt::Debug for Dims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
     }
 }
 

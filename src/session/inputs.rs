@@ -80,6 +80,20 @@ impl<'a> ImageInput<'a> {
         })
     }
 
+    pub fn of_slices(
+        regions: usize,
+        features: &'a [f32],
+        boxes: &'a [f32],
+        config: &Config,
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        limit_regions(regions, options)?;
+        numbers("visual_feats", features, &[regions, config.visual_feat_dim])?;
+        numbers("visual_pos", boxes, &[regions, config.visual_pos_dim])?;
+        check_boxes(boxes, config.visual_pos_dim)?;
+        Ok(ImageInput { batch: 1, regions, features, boxes, mask: None })
+    }
+
     pub fn of_tensors(inputs: &Inputs<'a>, config: &Config, options: &SessionOptions) -> Result<Self, Error> {
         let Inputs { batch, regions, .. } = *inputs;
         limit_batch(batch, options)?;
@@ -176,7 +190,7 @@ fn limit_batch(found: usize, options: &SessionOptions) -> Result<(), Error> {
     limit("pairs in a batch", found, options.max_batch, remedy)
 }
 
-fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
+pub(super) fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
     limit("regions", found, options.max_regions, "raise SessionOptions::max_regions or keep the best regions")
 }
 

@@ -1,9 +1,9 @@
 //! What the matrices of a model are multiplied with: the importance of a matrix's columns for its quantization follows
 //! from it.
 
-use super::engine::Results;
 use super::{Session, SessionOptions};
 use crate::Error;
+use crate::ggml::Region;
 use crate::model::Model;
 
 /// What one matrix of the model was multiplied with.
@@ -25,27 +25,27 @@ impl Session {
     /// # Errors
     /// As [`Session::new`].
     pub fn observing(model: &Model, options: SessionOptions) -> Result<Self, Error> {
-        Self::with(model, options, true)
+        Self::with(model, options, true, None)
     }
 
     /// What the matrices were multiplied with when the last image was encoded; nothing unless the session was made by
     /// [`Session::observing`].
     pub fn image_factors(&self) -> impl Iterator<Item = Factor<'_>> {
-        self.factors(&self.results.image)
+        self.factors(0)
     }
 
     /// As [`Session::image_factors`], for the last question. What does not contribute to the session's outputs is not
     /// computed and so not there.
     pub fn question_factors(&self) -> impl Iterator<Item = Factor<'_>> {
-        self.factors(&self.results.question)
+        self.factors(1)
     }
 
-    fn factors<'s>(&'s self, results: &'s Results) -> impl Iterator<Item = Factor<'s>> {
-        let factor = |(matrix, width, region): &'s (String, usize, _)| Factor {
+    fn factors<'s>(&'s self, stage: usize) -> impl Iterator<Item = Factor<'s>> {
+        let factor = |(matrix, width, region): &'s (String, usize, Region)| Factor {
             matrix,
             width: *width,
-            rows: crate::ggml::Region::read(*region, self.engine.memory()),
+            rows: region.read(self.engine.memory()),
         };
-        results.factors.iter().map(factor)
+        self.engine.factors()[stage].iter().map(factor)
     }
 }

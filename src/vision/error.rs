@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::regions::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_REGIONS};
+use super::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_IMAGE_SIDE, MAX_REGIONS};
 
 /// Why an image or a feature file did not become regions.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +148,38 @@ pub enum Error {
         width: u32,
         /// Pixels down.
         height: u32,
+    },
+    /// A side of the image is longer than [`MAX_IMAGE_SIDE`].
+    #[error("the image is {width} x {height} pixels; a side may have at most {MAX_IMAGE_SIDE}")]
+    ImageSide {
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+    /// Rows of pixels start closer together than they are long.
+    #[error("rows start {stride} bytes apart, but one takes {row}")]
+    Stride {
+        /// Bytes from the start of a row to the start of the next.
+        stride: usize,
+        /// Bytes of a row.
+        row: usize,
+    },
+    /// Pixels are missing.
+    #[error("the pixels are {bytes} bytes; the size of the image takes {needed}")]
+    PixelBytes {
+        /// The number found.
+        bytes: usize,
+        /// Bytes up to the end of the last pixel.
+        needed: usize,
+    },
+    /// The scratch memory is too small.
+    #[error("{values} values of scratch memory; cutting patches takes {needed}")]
+    Scratch {
+        /// The number found.
+        values: usize,
+        /// The number needed.
+        needed: usize,
     },
 }
 

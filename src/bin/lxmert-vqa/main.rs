@@ -3,6 +3,8 @@
 mod builtin;
 #[path = "../support/computing.rs"]
 mod computing;
+#[path = "../support/memory.rs"]
+mod memory;
 mod show;
 #[path = "../support/mod.rs"]
 mod support;
@@ -74,8 +76,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut options = SessionOptions::new(&model);
     options.max_regions = picture.regions.len();
     arguments.computing.apply(&mut options)?;
+    let Some(session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     let mut asker = Asker {
-        session: Session::new(&model, options)?,
+        session,
         tokenizer,
         truncate: arguments.truncate,
         format: if arguments.json { Format::Json } else { Format::Text },

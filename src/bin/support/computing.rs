@@ -1,7 +1,8 @@
 //! How a program that runs one session computes.
 
-use lxmert::{Error, SessionOptions};
+use lxmert::{Error, Model, Session, SessionOptions};
 
+use crate::memory::{self, Memory};
 use crate::support::Cpus;
 
 /// How to compute.
@@ -16,6 +17,11 @@ pub struct Computing {
     lowering: String,
     #[command(flatten)]
     cpus: Cpus,
+    #[command(flatten)]
+    memory: Memory,
+    /// Tell how much memory it would take, and where the weights would be, and take none.
+    #[arg(long)]
+    plan: bool,
 }
 
 impl Computing {
@@ -25,6 +31,16 @@ impl Computing {
         // Here rather than in clap, whose complaint takes three lines.
         options.lowering = self.lowering.parse()?;
         options.cpus.clone_from(&self.cpus.numbers);
-        Ok(())
+        self.memory.apply(options)
+    }
+
+    /// Makes the session, or tells its plan and makes none.
+    pub fn session(&self, model: &Model, options: SessionOptions) -> Result<Option<Session>, Error> {
+        let explain = |error| self.memory.explain(error);
+        if self.plan {
+            print!("{}", memory::plan(model, &options).map_err(explain)?);
+            return Ok(None);
+        }
+        Session::new(model, options).map(Some).map_err(explain)
     }
 }

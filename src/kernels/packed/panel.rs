@@ -18,16 +18,56 @@ pub(in crate::kernels) struct Panel<'p> {
     pub totals: &'p mut [u8],
 }
 
+/// Room to pack a panel in.
+pub(in crate::kernels) struct PackScratch<'s> {
+    /// The units of each output, one output after the other.
+    pub columns: &'s mut [u8],
+    /// The numbers of one row.
+    pub row: &'s mut [f32],
+}
+
+impl PackScratch<'_> {
+    /// Bytes from one output to the next: some way apart, so that their units do not compete for the same lines of the cache.
+    fn stride(layout: Layout) -> usize {
+        (layout.steps() * UNIT).next_multiple_of(LINE) + LINE
+    }
+
+    /// Bytes of all columns.
+    pub fn column_bytes(layout: Layout) -> usize {
+        PANEL * Self::stride(layout)
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(layout: Layout) -> usize {
+        Self::column_bytes(layout) + layout.inputs * size_of::<f32>()
+    }
+
+    /// # Safety
+    /// `start` must be that of a cache line, and valid for [`PackScratch::bytes`] that nobody else uses for as long as the
+    /// lifetime that the caller picks.
+    pub unsafe fn at(start: *mut u8, layout: Layout) -> Self {
+        let columns = Self::column_bytes(layout);
+        // SAFETY: as the caller guarantees; whole cache lines keep the numbers aligned.
+        unsafe {
+            PackScratch {
+                columns: std::slice::from_raw_parts_mut(start, columns),
+                row: std::slice::from_raw_parts_mut(start.add(columns).cast(), layout.inputs),
+            }
+        }
+    }
+}
+
 /// Packs a panel. In plain Rust, compiled for each instruction set: every one of its operations is rounded alone and none
 /// depends on the number of lanes, so that all come to the same bytes.
 #[inline(always)]
-pub(in crate::kernels) fn pack_panel(panel: Panel<'_>) {
+pub(in crate::kernels) fn pack_panel(panel: Panel<'_>, scratch: PackScratch<'_>) {
     let Panel { layout, tensor_type, rows, bytes, scales, totals } = panel;
     let row_bytes = tensor_type.row_bytes(layout.inputs as u64).expect("rows of whole blocks") as usize;
-    // Outputs one after the other, some way apart so that their units do not compete for the same lines of the cache.
-    let stride = (layout.steps() * UNIT).next_multiple_of(LINE) + LINE;
-    let mut columns = vec![0u8; PANEL * stride];
-    let mut row = vec![0.0f32; layout.inputs];
+    let stride = PackScratch::stride(layout);
+    let PackScratch { columns, row } = scratch;
+    columns.fill(0);
+    scales.fill(0);
+    totals.fill(0);
     for (output, (stored, column)) in
         rows.chunks_exact(row_bytes).zip(columns.chunks_exact_mut(stride)).enumerate()
     {
@@ -36,30 +76,30 @@ pub(in crate::kernels) fn pack_panel(panel: Panel<'_>) {
                 put(totals, output, copy_blocks(stored, column).to_le_bytes());
                 continue;
             }
-            unpack_q8_0(stored, &mut row);
+            unpack_q8_0(stored, row);
         } else {
-            ggml::dequantize(tensor_type, stored, &mut row);
+            ggml::dequantize(tensor_type, stored, row);
         }
         match layout.element {
             Element::Int8 => {
-                let (scale, total) = round(&row, column);
+                let (scale, total) = round(row, column);
                 put(scales, output, scale.to_le_bytes());
                 put(totals, output, total.to_le_bytes());
             }
-            Element::Int8Blocks => put(totals, output, round_blocks(&row, column).to_le_bytes()),
+            Element::Int8Blocks => put(totals, output, round_blocks(row, column).to_le_bytes()),
             Element::Bf16 => {
-                for (place, value) in column.as_chunks_mut::<2>().0.iter_mut().zip(&row) {
+                for (place, value) in column.as_chunks_mut::<2>().0.iter_mut().zip(&*row) {
                     *place = bf16_bits(*value).to_le_bytes();
                 }
             }
             Element::F32 => {
-                for (place, value) in column.as_chunks_mut::<4>().0.iter_mut().zip(&row) {
+                for (place, value) in column.as_chunks_mut::<4>().0.iter_mut().zip(&*row) {
                     *place = value.to_le_bytes();
                 }
             }
         }
     }
-    interleave(&columns, stride, bytes);
+    interleave(columns, stride, bytes);
 }
 
 /// Puts the units of all columns side by side: squares of them, which compile to shuffles of registers, and then the rest.

@@ -1,8 +1,10 @@
 //! Every instruction set packs to the same bytes, in pieces of any size.
 
 use super::*;
-use crate::kernels::InstructionSet;
+use crate::ggml;
+use crate::gguf::TensorType;
 use crate::kernels::generic::rows::bf16_bits;
+use crate::kernels::{InstructionSet, Kernels};
 
 fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|n| ((n * n) as f32 * 0.37).sin() * ((n % 97) as f32 - 40.0)).collect()

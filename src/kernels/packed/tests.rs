@@ -1,6 +1,10 @@
 use super::*;
+use crate::ggml;
+use crate::gguf::TensorType;
+use crate::kernels::Kernels;
 use crate::kernels::tests::Random;
 use crate::kernels::tests::oracle::{bytes_of, unpacked, weights};
+use crate::kernels::workers::Workers;
 
 /// Types of numbers: all but the integers.
 fn types() -> impl Iterator<Item = TensorType> {
@@ -32,14 +36,13 @@ fn packed_and_stored(
     let weights = weights(&[("w", tensor_type, &[columns, rows], &data)]);
     let stored = weights.stored("w");
     let mut workers = Workers::new(threads, None).unwrap();
-    let packed =
-        PackedMatrix::pack(&Element::ALL.map(|element| (stored, element)), Kernels::best(), &mut workers)
-            .unwrap();
+    let sources = Element::ALL.map(|element| Source::rows(stored, element));
+    let packed = PackedMatrix::load(&weights, &sources, Kernels::best(), &mut workers, &|_| true).unwrap();
     assert_eq!(packed.len(), Element::ALL.len());
     for (matrix, element) in packed.iter().zip(Element::ALL) {
         assert_eq!(matrix.layout, Layout { element, inputs: columns, outputs: rows });
         assert!(matrix.bytes().as_ptr().addr().is_multiple_of(ggml::ALIGNMENT));
-        check(matrix, &stored.to_f32());
+        check(matrix, &stored.to_f32().unwrap());
     }
 }
 
@@ -131,10 +134,8 @@ fn rows_of_zeros_pack_to_zeros() {
     let weights = weights(&[("w", TensorType::F32, &[64, 3], &data)]);
     let stored = weights.stored("w");
     let mut workers = Workers::new(1, None).unwrap();
-    for matrix in
-        PackedMatrix::pack(&Element::ALL.map(|element| (stored, element)), Kernels::best(), &mut workers)
-            .unwrap()
-    {
+    let sources = Element::ALL.map(|element| Source::rows(stored, element));
+    for matrix in PackedMatrix::load(&weights, &sources, Kernels::best(), &mut workers, &|_| true).unwrap() {
         assert!(unpacked(&matrix).iter().flatten().all(|value| *value == 0.0));
         check_totals(&matrix);
     }
@@ -152,8 +153,9 @@ fn rows_of_extreme_numbers() {
         let weights = weights(&[("w", TensorType::F32, &[64, rows.len()], &bytes_of(&values))]);
         let mut workers = Workers::new(1, None).unwrap();
         for element in Element::ALL {
+            let sources = [Source::rows(weights.stored("w"), element)];
             let packed =
-                PackedMatrix::pack(&[(weights.stored("w"), element)], Kernels::best(), &mut workers).unwrap();
+                PackedMatrix::load(&weights, &sources, Kernels::best(), &mut workers, &|_| true).unwrap();
             for (row, extreme) in unpacked(&packed[0]).iter().zip(rows) {
                 if extreme.is_finite() {
                     let bound = 0.004 * f64::from(extreme.abs()) + 2e-38;
@@ -169,9 +171,9 @@ fn rows_of_extreme_numbers() {
 
 #[test]
 fn nothing_packs_to_nothing() {
-    assert!(
-        PackedMatrix::pack(&[], Kernels::best(), &mut Workers::new(1, None).unwrap()).unwrap().is_empty()
-    );
+    let (weights, mut workers) = (weights(&[]), Workers::new(1, None).unwrap());
+    let packed = PackedMatrix::load(&weights, &[], Kernels::best(), &mut workers, &|_| true).unwrap();
+    assert!(packed.is_empty());
 }
 
 #[test]

@@ -1,29 +1,44 @@
 //! A model as a list of operations on rows of numbers, planned once and run many times.
 //!
 //! ```text
-//! Recorder (operations, in the model's order) ─► schedule (phases, memory) ─► Program ─► run on Workers
+//! Recorder (operations, in the model's order) ─► schedule (phases, memory) ─► Plan ─► Program ─► run on Workers
+//! ```
+//!
+//! A [`Plan`] knows to the byte what the program will take. All of that is one block of memory, the program's own tables included:
+//!
+//! ```text
+//! │ inputs, results, intermediate results │ scratch of each worker │ streamed matrices │ constants │ tables │
 //! ```
 //!
 //! Operations that do not wait for each other share a phase: the two streams of a cross layer go side by side, and where both
 //! multiply with the same matrix, each of its panels is read once for both. Nothing is allocated in a run: sizes are those
 //! of the shape at hand, places those of the largest shape that the program was made for.
+//!
+//! Matrices stand in memory, or are streamed: then each is fetched from the file while the one before it is multiplied with, and
+//! there is room for two at a time. Fetching is an operation like any other, shared out to the same workers.
 
+mod plan;
 mod profile;
 mod record;
 mod run;
 mod schedule;
+mod table;
 
 use std::ops::Range;
 
+use std::sync::{Arc, Mutex};
+
+pub(crate) use plan::{Placing, Plan};
 pub use profile::OperationTime;
 use profile::Profile;
-pub(crate) use record::Linear;
-pub(crate) use record::Recorder;
-pub(crate) use run::{Call, Tables, Words};
+pub(crate) use record::{Linear, Recorder};
+pub(crate) use run::{Call, Interrupted, Lookup, Tables, Words};
+use table::Table;
 
-use super::workers::Workers;
-use super::{Activation, Element, Kernels, PackedMatrix};
+use super::{Activation, Element, Kernels, Layout, PackedMatrix, Source};
+use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
+use crate::weights::Weights;
 
 /// The sizes of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +162,10 @@ impl Content {
 /// One operation. Numbers that name buffers, matrices and constants index the program's lists.
 #[derive(Clone, Debug)]
 enum Op {
+    /// A matrix that is streamed, for the products of a later phase.
+    Fetch {
+        matrix: usize,
+    },
     /// Words, positions and token types, added.
     Embed {
         to: Stream,
@@ -162,7 +181,7 @@ enum Op {
         scale: usize,
         shift: usize,
         to: Stream,
-        prepared: Vec<usize>,
+        prepared: Few,
     },
     /// (a + b) / 2.
     Mean {
@@ -203,21 +222,49 @@ struct Attention {
     probabilities: Option<usize>,
 }
 
-/// An operation with its name in a profile.
-#[derive(Clone, Debug)]
-struct Node {
-    name: String,
-    op: Op,
+/// The numbers of a few buffers: products read a row in at most as many forms as there are elements.
+#[derive(Clone, Copy, Debug, Default)]
+struct Few {
+    numbers: [usize; Element::ALL.len()],
+    len: usize,
+}
+
+impl Few {
+    fn push(&mut self, number: usize) {
+        self.numbers[self.len] = number;
+        self.len += 1;
+    }
+}
+
+impl std::ops::Deref for Few {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.numbers[..self.len]
+    }
 }
 
 /// Operations of one phase that are shared out together: one, or products with the same matrix.
-type Item = Vec<usize>;
+#[derive(Clone, Debug, PartialEq)]
+struct Item {
+    /// The operations, by their numbers in the stage.
+    ops: Range<usize>,
+    /// The panels of the matrix that products read.
+    panels: Range<usize>,
+}
 
 /// What runs from one end to the other.
-#[derive(Default)]
 struct Stage {
-    nodes: Vec<Node>,
-    phases: Vec<Vec<Item>>,
+    ops: Table<Op>,
+    items: Table<Item>,
+    /// Which items each phase has.
+    phases: Table<Range<usize>>,
+}
+
+/// A packed matrix where products read it.
+struct Matrix {
+    layout: Layout,
+    start: *const u8,
 }
 
 /// Which of a program's two stages.
@@ -229,24 +276,35 @@ pub(crate) enum StageName {
     Question,
 }
 
-/// A planned model.
+/// A model, ready to run. It owns its memory, in which its tables lie, too.
 pub(crate) struct Program {
     kernels: Kernels,
     stages: [Stage; 2],
-    buffers: Vec<Buffer>,
-    matrices: Vec<PackedMatrix>,
+    buffers: Table<Buffer>,
+    matrices: Table<Matrix>,
+    /// What stands in memory, kept for `matrices`.
+    _standing: Table<PackedMatrix>,
+    /// Where those matrices come from that are streamed.
+    sources: Table<Source>,
     /// Biases, and scales and shifts of layer norms. Each is padded by a register.
-    constants: Vec<f32>,
+    constants: Table<f32>,
+    weights: Arc<Weights>,
     largest: Sizes,
     inputs: InputBuffers,
-    memory_bytes: usize,
     /// Where the workers' own scratch begins, and how many bytes each has.
     scratch: (usize, usize),
     threads: usize,
     /// Tasks of each phase in the present run.
-    tasks: Vec<usize>,
+    tasks: Table<usize>,
+    /// What a task of the present run could not do.
+    failure: Mutex<Option<Error>>,
     profile: Option<Profile>,
+    // After the tables, which lie in it.
+    memory: AlignedBuffer,
 }
+
+// SAFETY: the pointers in `matrices` are to memory that the program owns or keeps, and only a run, which is exclusive, writes to it.
+unsafe impl Send for Program {}
 
 /// The buffers that a caller fills.
 #[derive(Clone, Copy, Debug)]
@@ -258,9 +316,9 @@ pub(crate) struct InputBuffers {
 }
 
 impl Program {
-    /// Bytes of memory that a run needs.
-    pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+    /// The memory that results lie in.
+    pub fn memory(&self) -> &AlignedBuffer {
+        &self.memory
     }
 
     /// The buffers to fill before a run.
@@ -269,20 +327,15 @@ impl Program {
     }
 
     /// The numbers of a buffer in a run of those sizes.
-    pub fn numbers<'m>(&self, buffer: usize, sizes: Sizes, memory: &'m mut AlignedBuffer) -> &'m mut [f32] {
-        let buffer = &self.buffers[buffer];
-        memory.f32s_mut(buffer.offset, buffer.content.bytes(sizes) / size_of::<f32>())
+    pub fn numbers(&mut self, buffer: usize, sizes: Sizes) -> &mut [f32] {
+        let Buffer { content, offset, .. } = self.buffers[buffer];
+        self.memory.f32s_mut(offset, content.bytes(sizes) / size_of::<f32>())
     }
 
     /// Where a kept result lies after a run of those sizes.
     pub fn region(&self, buffer: usize, sizes: Sizes) -> Region {
         let buffer = &self.buffers[buffer];
         Region::new(buffer.offset, buffer.content.bytes(sizes) / size_of::<f32>())
-    }
-
-    /// Which kernels run it.
-    pub fn kernels(&self) -> Kernels {
-        self.kernels
     }
 }
 

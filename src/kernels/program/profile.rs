@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Item, Op, Program, Stage};
+use super::schedule::PlannedStage;
+use super::{Item, Op, Program};
 
 /// What one kind of operation has cost so far.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OperationTime {
-    /// What is computed: `product`, `attention`, `layer norm`, `prepare`, `embed` or `mean`.
+    /// What is computed: `product`, `attention`, `layer norm`, `prepare`, `embed`, `mean` or
+    /// `fetch`.
     pub kind: &'static str,
     /// The tensor that it belongs to, such as `blk.0.attn_qkv.weight`.
     pub name: String,
@@ -19,55 +21,56 @@ pub struct OperationTime {
     pub multiplications: u64,
 }
 
-/// Counters for each node of the stages.
+/// Counters for each operation of the stages.
 pub(super) struct Profile {
     stages: [Vec<Counter>; 2],
 }
 
-#[derive(Default)]
 struct Counter {
+    name: String,
     nanoseconds: AtomicU64,
     multiplications: AtomicU64,
 }
 
 impl Profile {
-    pub fn new(stages: &[Stage; 2]) -> Self {
-        let counters = |stage: &Stage| stage.nodes.iter().map(|_| Counter::default()).collect();
+    pub fn new(stages: &[PlannedStage; 2]) -> Self {
+        let counter = |name: &String| Counter {
+            name: name.clone(),
+            nanoseconds: AtomicU64::default(),
+            multiplications: AtomicU64::default(),
+        };
+        let counters = |stage: &PlannedStage| stage.in_order().map(|node| counter(&node.name)).collect();
         Profile { stages: [counters(&stages[0]), counters(&stages[1])] }
     }
 
     /// Adds a task of an item. Products that share a matrix are counted as one, under the first one's name.
     pub fn add(&self, stage: usize, item: &Item, time: Duration, multiplications: u64) {
         // A run's counters are read when it is over.
-        let counter = &self.stages[stage][item[0]];
+        let counter = &self.stages[stage][item.ops.start];
         counter.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
         counter.multiplications.fetch_add(multiplications, Ordering::Relaxed);
     }
 }
 
 impl Program {
-    /// Counts the time of every operation from now on. A run becomes slower by one or two per cent.
-    pub fn start_profile(&mut self) {
-        self.profile = Some(Profile::new(&self.stages));
-    }
-
     /// What each operation has cost so far, in the order in which they run; nothing if the program is not profiled.
     pub fn profile(&self) -> Vec<OperationTime> {
         let Some(profile) = &self.profile else { return Vec::new() };
-        let nodes = self.stages.iter().flat_map(|stage| &stage.nodes).zip(profile.stages.iter().flatten());
-        let entry = |(node, counter): (&super::Node, &Counter)| OperationTime {
-            kind: node.op.kind(),
-            name: node.name.clone(),
+        let ops = self.stages.iter().flat_map(|stage| stage.ops.iter()).zip(profile.stages.iter().flatten());
+        let entry = |(op, counter): (&Op, &Counter)| OperationTime {
+            kind: op.kind(),
+            name: counter.name.clone(),
             time: Duration::from_nanos(counter.nanoseconds.load(Ordering::Relaxed)),
             multiplications: counter.multiplications.load(Ordering::Relaxed),
         };
-        nodes.map(entry).filter(|entry| !entry.time.is_zero()).collect()
+        ops.map(entry).filter(|entry| !entry.time.is_zero()).collect()
     }
 }
 
 impl Op {
     fn kind(&self) -> &'static str {
         match self {
+            Op::Fetch { .. } => "fetch",
             Op::Embed { .. } => "embed",
             Op::Prepare { .. } => "prepare",
             Op::Norm { .. } => "layer norm",

@@ -3,20 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::plan::{Constant, Placing, Plan};
+use super::schedule::{self, Node, PlannedStage};
 use super::{
-    Activation, Attention, Buffer, Content, Element, Form, InputBuffers, Kernels, Node, Op, PackedMatrix,
-    PreparedLayout, Product, Program, Rows, Sizes, Stage, StageName, Stream, Workers, schedule,
+    Activation, Attention, Buffer, Content, Few, Form, InputBuffers, Kernels, Op, PreparedLayout, Product,
+    Rows, Sizes, StageName, Stream,
 };
-use crate::Error;
-use crate::ggml::Weights;
 use crate::kernels::generic::attention::scratch_len;
 use crate::kernels::packed::Layout;
 use crate::kernels::vector::MAX_LANES;
 use crate::kernels::{MAX_TILE_ROWS, PANEL};
 
 /// A program in the making.
-pub(crate) struct Recorder<'w> {
-    weights: &'w Weights,
+pub(crate) struct Recorder {
     kernels: Kernels,
     stage: StageName,
     nodes: [Vec<Node>; 2],
@@ -25,16 +24,15 @@ pub(crate) struct Recorder<'w> {
     matrices: Vec<(String, Layout)>,
     /// Rows that are prepared already.
     prepared: HashMap<(Stream, PreparedLayout), usize>,
-    constants: Vec<f32>,
-    constant_at: HashMap<String, usize>,
+    constants: Vec<Constant>,
     inputs: InputBuffers,
     features: Stream,
     boxes: Stream,
 }
 
-impl<'w> Recorder<'w> {
+impl Recorder {
     /// Starts a program for a model with regions of that many features and coordinates.
-    pub fn new(weights: &'w Weights, kernels: Kernels, features: usize, boxes: usize) -> Self {
+    pub fn new(kernels: Kernels, features: usize, boxes: usize) -> Self {
         let inputs = InputBuffers { features: 0, boxes: 1, text_mask: 2, visual_mask: 3 };
         let regions = Rows::Regions;
         let contents = [
@@ -45,7 +43,6 @@ impl<'w> Recorder<'w> {
         ];
         let buffers = contents.map(|content| Buffer { content, kept: true, offset: 0 });
         Recorder {
-            weights,
             kernels,
             stage: StageName::Image,
             nodes: Default::default(),
@@ -53,7 +50,6 @@ impl<'w> Recorder<'w> {
             matrices: Vec::new(),
             prepared: HashMap::new(),
             constants: Vec::new(),
-            constant_at: HashMap::new(),
             inputs,
             features: whole(inputs.features, regions, features),
             boxes: whole(inputs.boxes, regions, boxes),
@@ -85,7 +81,7 @@ impl<'w> Recorder<'w> {
         let scale = self.constant(&format!("{name}.weight"), from.width);
         let shift = self.constant(&format!("{name}.bias"), from.width);
         let to = self.numbers(from.rows, from.width);
-        self.push(name, Op::Norm { from, scale, shift, to, prepared: Vec::new() });
+        self.push(name, Op::Norm { from, scale, shift, to, prepared: Few::default() });
         to
     }
 
@@ -174,16 +170,11 @@ impl<'w> Recorder<'w> {
 
     /// Where a vector of that many numbers begins.
     fn constant(&mut self, name: &str, len: usize) -> usize {
-        if let Some(known) = self.constant_at.get(name) {
-            return *known;
+        if let Some(known) = self.constants.iter().find(|known| known.name == name) {
+            return known.at;
         }
-        let at = self.constants.len();
-        let values = self.weights.stored(name).to_f32();
-        assert_eq!(values.len(), len, "numbers of {name}");
-        let padded = values.len().next_multiple_of(PANEL) + MAX_LANES;
-        self.constants.extend(&values);
-        self.constants.resize(at + padded, 0.0);
-        self.constant_at.insert(name.to_owned(), at);
+        let at = self.constants.last().map_or(0, |last| last.at + Constant::padded(last.len));
+        self.constants.push(Constant { name: name.to_owned(), at, len });
         at
     }
 
@@ -201,20 +192,8 @@ impl<'w> Recorder<'w> {
         self.nodes[self.stage as usize].push(Node { name: name.to_owned(), op });
     }
 
-    /// Plans the program for sizes up to `largest`, and has the matrices that it needs packed by `pack`, which is told how many
-    /// bytes of memory a run takes.
-    ///
-    /// # Errors
-    /// Those of `pack`.
-    ///
-    /// # Panics
-    /// If a matrix is packed in another way than products read it.
-    pub fn finish(
-        mut self,
-        largest: Sizes,
-        workers: &mut Workers,
-        pack: impl FnOnce(&[(String, Element)], usize, &mut Workers) -> Result<Vec<PackedMatrix>, Error>,
-    ) -> Result<Program, Error> {
+    /// Plans the program for sizes up to `largest`.
+    pub fn plan(mut self, largest: Sizes, threads: usize, placing: &Placing<'_>) -> Plan {
         // What the question reads of the image's stage must stand between the two.
         let [mut image, question] = std::mem::take(&mut self.nodes);
         let question = schedule::needed(question, &self.buffers);
@@ -231,35 +210,39 @@ impl<'w> Recorder<'w> {
             for node in &mut nodes {
                 forget_unread_probabilities(&mut node.op, &self.buffers);
             }
-            Stage::new(nodes, &self.buffers)
+            PlannedStage::new(nodes, &self.buffers)
         });
-        let wanted = self.only_used_matrices(&mut stages);
+        let mut matrices = self.only_used_matrices(&mut stages);
+        let (mut streamed, mut rooms) = (Vec::new(), [0, 0]);
+        if let Placing::Streamed(source) = placing {
+            for stage in &mut stages {
+                stage.stream(&mut streamed, &mut rooms, &|matrix| {
+                    let (name, layout) = &matrices[matrix];
+                    (name.clone(), source(name, *layout))
+                });
+            }
+            matrices.clear();
+        }
         let end = schedule::place(&stages, &mut self.buffers, largest);
-        let scratch = self.scratch_bytes(&stages, largest);
-        let phases = stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
-        let memory_bytes = end + scratch * workers.threads();
-        let names: Vec<_> = wanted.iter().map(|(name, layout)| (name.clone(), layout.element)).collect();
-        let matrices = pack(&names, memory_bytes, workers)?;
-        let same = matrices.iter().map(|matrix| matrix.layout).eq(wanted.iter().map(|(_, layout)| *layout));
-        assert!(same, "matrices are packed as products read them");
-        Ok(Program {
+        let fetching = streamed.iter().map(|streamed| streamed.source.scratch_bytes()).max().unwrap_or(0);
+        let scratch = self.scratch_bytes(&stages, largest).max(fetching);
+        Plan {
             kernels: self.kernels,
             stages,
             buffers: self.buffers,
             matrices,
+            streamed,
+            rooms,
             constants: self.constants,
             largest,
             inputs: self.inputs,
-            memory_bytes,
             scratch: (end, scratch),
-            threads: workers.threads(),
-            tasks: Vec::with_capacity(phases),
-            profile: None,
-        })
+            threads,
+        }
     }
 
     /// Renumbers the matrices so that only those remain that a product reads.
-    fn only_used_matrices(&self, stages: &mut [Stage; 2]) -> Vec<(String, Layout)> {
+    fn only_used_matrices(&self, stages: &mut [PlannedStage; 2]) -> Vec<(String, Layout)> {
         let mut used: Vec<usize> = Vec::new();
         for node in stages.iter_mut().flat_map(|stage| &mut stage.nodes) {
             if let Op::Product(product) = &mut node.op {
@@ -273,8 +256,8 @@ impl<'w> Recorder<'w> {
         used.into_iter().map(|matrix| self.matrices[matrix].clone()).collect()
     }
 
-    /// Bytes of each worker's own scratch: a tile of sums, or one head.
-    fn scratch_bytes(&self, stages: &[Stage; 2], largest: Sizes) -> usize {
+    /// Bytes of each worker's own scratch: a tile of sums, one head, or a row of the word embedding that is read from the file.
+    fn scratch_bytes(&self, stages: &[PlannedStage; 2], largest: Sizes) -> usize {
         let head = |op: &Op| match op {
             Op::Attention(Attention { q, k, heads, .. }) => {
                 scratch_len(q.rows.per_element(largest), k.rows.per_element(largest), q.width / heads)
@@ -282,7 +265,9 @@ impl<'w> Recorder<'w> {
             _ => 0,
         };
         let heads = stages.iter().flat_map(|stage| &stage.nodes).map(|node| head(&node.op)).max();
-        let numbers = heads.unwrap_or(0).max(MAX_TILE_ROWS * PANEL + MAX_LANES);
+        let embedded = |op: &Op| if let Op::Embed { to } = op { to.width } else { 0 };
+        let rows = stages.iter().flat_map(|stage| &stage.nodes).map(|node| embedded(&node.op)).max();
+        let numbers = heads.max(rows).unwrap_or(0).max(MAX_TILE_ROWS * PANEL + MAX_LANES);
         // Neighbours must not share a cache line.
         (numbers * size_of::<f32>()).next_multiple_of(2 * crate::ggml::ALIGNMENT)
     }

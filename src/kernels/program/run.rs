@@ -1,17 +1,21 @@
 //! Runs a program: shares the tasks of each phase out to the workers.
 
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::{
-    Attention, Buffer, Content, Form, Item, Op, PreparedLayout, Product, Program, Sizes, Stage, StageName,
-    Stream,
+    Attention, Buffer, Content, Form, Item, Matrix, Op, PreparedLayout, Product, Program, Sizes, Source,
+    Stage, StageName, Stream,
 };
-use crate::ggml::{self, AlignedBuffer, Stored};
+use crate::Error;
+use crate::ggml;
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::packed::columns_within;
 use crate::kernels::workers::{Phases, Workers};
-use crate::kernels::{Element, Finish, Head, LINE, PANEL, PackedMatrix, RowScale, Tile, UNIT, even_block};
+use crate::kernels::{Element, Finish, Head, LINE, PANEL, RowScale, Tile, UNIT, even_block};
 use crate::model::LAYER_NORM_EPSILON;
+use crate::weights::{Storage, Stored};
 
 /// What a run is about.
 pub(crate) struct Call<'c> {
@@ -25,6 +29,8 @@ pub(crate) struct Call<'c> {
     pub given_tokens: usize,
     pub token_types: Option<&'c [u32]>,
     pub tables: Tables<'c>,
+    /// Asked before each phase, by any worker: whether to give the run up.
+    pub give_up: &'c (dyn Fn() -> bool + Sync),
 }
 
 /// How words enter.
@@ -40,35 +46,74 @@ pub(crate) enum Words<'c> {
 /// What is looked up for each token.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'c> {
-    pub words: Stored<'c>,
-    pub positions: Stored<'c>,
-    pub types: Stored<'c>,
+    pub words: Lookup<'c>,
+    pub positions: Lookup<'c>,
+    pub types: Lookup<'c>,
+}
+
+/// A table whose rows are looked up: in memory, or in the file.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'c> {
+    pub stored: Stored<'c>,
+    /// All its bytes, if they are in memory.
+    pub bytes: Option<&'c [u8]>,
+}
+
+impl Lookup<'_> {
+    /// The bytes of a row, which are read into `buffer` if they are not in memory.
+    fn row<'b>(&'b self, row: usize, buffer: &'b mut [u8], storage: &'b Storage) -> Result<&'b [u8], Error> {
+        let len = self.stored.row_bytes();
+        let range = row * len..(row + 1) * len;
+        match self.bytes {
+            Some(bytes) => Ok(&bytes[range]),
+            None => storage.fetch(self.stored.start + range.start..self.stored.start + range.end, buffer),
+        }
+    }
+}
+
+/// Why a run came to no result.
+#[derive(Debug)]
+pub(crate) enum Interrupted {
+    /// Whoever was asked gave it up.
+    GivenUp,
+    Failed(Error),
 }
 
 impl Program {
     /// Runs a stage.
     ///
+    /// # Errors
+    /// [`Interrupted`]; the next run is as if this one had not been.
+    ///
     /// # Panics
-    /// If the sizes, the memory or the workers are not those that the program was made for.
-    pub fn run(&mut self, call: &Call<'_>, memory: &mut AlignedBuffer, workers: &mut Workers) {
+    /// If the sizes or the workers are not those that the program was made for.
+    pub fn run(&mut self, call: &Call<'_>, workers: &mut Workers) -> Result<(), Interrupted> {
         let Sizes { batch, tokens, regions, images } = call.sizes;
         let largest = self.largest;
         assert!(batch <= largest.batch && tokens <= largest.tokens && regions <= largest.regions);
         assert!(images == largest.images && batch > 0 && tokens > 0 && regions > 0);
-        assert!(memory.len() >= self.memory_bytes && workers.threads() == self.threads);
-        let mut tasks = std::mem::take(&mut self.tasks);
-        tasks.clear();
-        let run = Run {
-            program: self,
-            call,
-            stage: &self.stages[call.stage as usize],
-            memory: memory.as_mut_ptr(),
+        assert!(workers.threads() == self.threads);
+        let stage = call.stage as usize;
+        for phase in 0..self.stages[stage].phases.len() {
+            let stage = &self.stages[stage];
+            let items = &stage.items[stage.phases[phase].clone()];
+            self.tasks[phase] =
+                items.iter().map(|item| tasks_of(item, &stage.ops, &self.sources, call.sizes)).sum();
+        }
+        let memory = self.memory.as_mut_ptr();
+        let stage = &self.stages[stage];
+        let shared = Shared {
+            run: Run { program: self, call, stage, memory },
+            tasks: &self.tasks[..stage.phases.len()],
+            given_up: AtomicBool::new(false),
         };
-        tasks.extend(
-            run.stage.phases.iter().map(|items| items.iter().map(|item| run.tasks_of(item)).sum::<usize>()),
-        );
-        workers.run(&Shared { run, tasks: &tasks });
-        self.tasks = tasks;
+        workers.run(&shared);
+        let given_up = shared.given_up.into_inner();
+        match self.failure.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(Interrupted::Failed(error)),
+            None if given_up => Err(Interrupted::GivenUp),
+            None => Ok(()),
+        }
     }
 }
 
@@ -76,6 +121,8 @@ impl Program {
 struct Shared<'r> {
     run: Run<'r>,
     tasks: &'r [usize],
+    /// Whether the rest of the run is left out.
+    given_up: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +136,9 @@ struct Run<'r> {
 // SAFETY: the memory is borrowed exclusively for the run. Its tasks write to disjoint places: a task has rows, heads or panels
 // of its own in buffers that nothing else in its phase writes. It reads only inputs, what the image's stage has left, and what
 // earlier phases wrote, since a phase is the first after those that it reads from. Kept buffers share their place with
-// nothing, and others that are alive in the same phase do not overlap (`schedule::place`), for any sizes up to the largest.
+// nothing, and others that are alive in the same phase do not overlap (`schedule::place`), for any sizes up to the largest. A
+// matrix is fetched to a room that no product of the phase reads (`PlannedStage::stream`). The tables, which lie in the same memory, are
+// only read.
 unsafe impl Sync for Shared<'_> {}
 
 impl Phases for Shared<'_> {
@@ -98,16 +147,36 @@ impl Phases for Shared<'_> {
     }
 
     fn tasks(&self, phase: usize) -> usize {
+        if self.given_up.load(Ordering::Relaxed) {
+            return 0;
+        }
+        // Who is asked may be slow to answer a second time, or change its mind.
+        if (self.run.call.give_up)() {
+            self.given_up.store(true, Ordering::Relaxed);
+            return 0;
+        }
         self.tasks[phase]
     }
 
     fn run(&self, phase: usize, task: usize, worker: usize) {
         let (item, local) = self.run.find(phase, task);
         let started = self.run.program.profile.as_ref().map(|profile| (profile, Instant::now()));
-        match &self.run.stage.nodes[item[0]].op {
-            Op::Product(_) => self.products(phase, task, item, local, worker),
-            Op::Attention(attention) => self.run.attention(attention, local, worker),
-            op => self.run.rows(op, local),
+        let done = match &self.run.stage.ops[item.ops.start] {
+            Op::Product(_) => {
+                self.products(phase, task, item, local, worker);
+                Ok(())
+            }
+            Op::Attention(attention) => {
+                self.run.attention(attention, local, worker);
+                Ok(())
+            }
+            Op::Fetch { matrix } => self.run.fetch(*matrix, local, worker),
+            op => self.run.rows(op, local, worker),
+        };
+        if let Err(error) = done {
+            let failure = &self.run.program.failure;
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.given_up.store(true, Ordering::Relaxed);
         }
         if let Some((profile, started)) = started {
             let time = started.elapsed();
@@ -168,51 +237,42 @@ impl Ahead {
     }
 }
 
-fn first_panel<'p>(products: impl Iterator<Item = &'p Product>) -> usize {
-    products.map(|product| product.outputs.start / PANEL).min().unwrap_or(0)
-}
-
-fn end_panel<'p>(products: impl Iterator<Item = &'p Product>) -> usize {
-    products.map(|product| product.outputs.end.div_ceil(PANEL)).max().unwrap_or(0)
+/// How many tasks an item has in a run of those sizes.
+fn tasks_of(item: &Item, ops: &[Op], sources: &[Source], sizes: Sizes) -> usize {
+    match &ops[item.ops.start] {
+        Op::Product(_) => item.panels.len(),
+        Op::Attention(attention) => sizes.batch * attention.heads,
+        Op::Fetch { matrix } => sources[*matrix].tasks(),
+        op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
+    }
 }
 
 impl<'r> Run<'r> {
     /// The products of an item; none of an item of another operation.
     fn products_of(&self, item: &'r Item) -> impl Iterator<Item = &'r Product> {
-        let nodes = &self.stage.nodes;
-        item.iter().filter_map(|node| match &nodes[*node].op {
+        self.stage.ops[item.ops.clone()].iter().filter_map(|op| match op {
             Op::Product(product) => Some(product),
             _ => None,
         })
     }
 
     /// The matrix that the products of an item share, and its panel that a task is about.
-    fn panel_at(&self, item: &'r Item, local: usize) -> Option<(&'r PackedMatrix, usize)> {
+    fn panel_at(&self, item: &'r Item, local: usize) -> Option<(&'r Matrix, usize)> {
         let product = self.products_of(item).next()?;
-        Some((&self.program.matrices[product.matrix], first_panel(self.products_of(item)) + local))
+        Some((&self.program.matrices[product.matrix], item.panels.start + local))
     }
 
     /// The item that a task of a phase belongs to, and its number there.
     fn find(&self, phase: usize, mut task: usize) -> (&'r Item, usize) {
-        let items = &self.stage.phases[phase];
+        let items = &self.stage.items[self.stage.phases[phase].clone()];
         for item in &items[..items.len() - 1] {
-            let tasks = self.tasks_of(item);
+            let tasks = tasks_of(item, &self.stage.ops, &self.program.sources, self.call.sizes);
             if task < tasks {
                 return (item, task);
             }
             task -= tasks;
         }
         (&items[items.len() - 1], task)
-    }
-
-    fn tasks_of(&self, item: &'r Item) -> usize {
-        let sizes = self.call.sizes;
-        let op = &self.stage.nodes[item[0]].op;
-        match op {
-            Op::Product(_) => end_panel(self.products_of(item)) - first_panel(self.products_of(item)),
-            Op::Attention(attention) => sizes.batch * attention.heads,
-            op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
-        }
     }
 
     /// Multiplications of a task of products; 0 of another.
@@ -229,7 +289,7 @@ impl<'r> Run<'r> {
     fn panel_of(&self, phase: usize, task: usize) -> Option<*const u8> {
         let (item, local) = self.find(phase, task);
         let (matrix, panel) = self.panel_at(item, local)?;
-        Some(matrix.bytes()[panel * matrix.layout.panel_bytes()..].as_ptr())
+        Some(matrix.panel(panel))
     }
 
     fn buffer(&self, buffer: usize) -> &'r Buffer {
@@ -267,20 +327,12 @@ impl<'r> Run<'r> {
     }
 
     /// One product's results for the outputs of a panel.
-    fn panel(
-        &self,
-        product: &Product,
-        matrix: &PackedMatrix,
-        panel: usize,
-        ahead: &mut Ahead,
-        worker: usize,
-    ) {
+    fn panel(&self, product: &Product, matrix: &Matrix, panel: usize, ahead: &mut Ahead, worker: usize) {
         let functions = self.program.kernels.functions;
         let layout = matrix.layout;
         let tiles = self.program.kernels.tiles(layout.element);
         let rows = product.rows.count(self.call.sizes);
         let prepared = self.prepared(product.prepared);
-        let bytes = matrix.bytes();
         let columns = columns_within(panel, &product.outputs);
         let first_output = panel * PANEL;
         let to_column = first_output + columns.start - product.outputs.start;
@@ -291,12 +343,12 @@ impl<'r> Run<'r> {
             let count = per_block.min(rows - first);
             let fetched = layout.units() * ahead.lines * LINE * tiles.parts;
             let tile = Tile {
-                panel: bytes[panel * layout.panel_bytes()..].as_ptr(),
+                panel: matrix.panel(panel),
                 rows: prepared.block(first),
                 units: layout.units(),
                 ahead: ahead.take(fetched),
             };
-            let column = |offset: usize| bytes[offset + first_output * size_of::<f32>()..].as_ptr();
+            let column = |offset: usize| matrix.start.wrapping_add(offset + first_output * size_of::<f32>());
             let residual = product.residual.map(|stream| (self.row(stream, first), self.stride(stream)));
             let finish = Finish {
                 rows: count,
@@ -379,8 +431,20 @@ impl<'r> Run<'r> {
         unsafe { (self.program.kernels.functions.attention)(&head, self.scratch(worker)) }
     }
 
+    /// A part of a matrix that is streamed.
+    fn fetch(&self, matrix: usize, task: usize, worker: usize) -> Result<(), Error> {
+        let Program { matrices, sources, weights, kernels, .. } = self.program;
+        if let (0, Some(next)) = (task, sources.get(matrix + 1)) {
+            weights.storage().will_need(next.range());
+        }
+        let to = matrices[matrix].start.cast_mut();
+        // SAFETY: the matrix's room is as long as its layout says, and nothing reads it in this phase; each task has a part of it
+        // of its own. A worker's scratch was sized for every source.
+        unsafe { sources[matrix].make(task, weights, *kernels, to, self.scratch(worker).cast()) }
+    }
+
     /// Some rows of an operation that takes each by itself.
-    fn rows(&self, op: &Op, task: usize) {
+    fn rows(&self, op: &Op, task: usize, worker: usize) -> Result<(), Error> {
         let functions = self.program.kernels.functions;
         let stream = row_stream(op);
         let per_task = rows_per_task(op);
@@ -388,7 +452,7 @@ impl<'r> Run<'r> {
         let end = stream.rows.count(self.call.sizes).min(first + per_task);
         for row in first..end {
             match op {
-                Op::Embed { to } => self.embed(*to, row),
+                Op::Embed { to } => self.embed(*to, row, worker)?,
                 Op::Prepare { from, to } => self.prepare(self.row(*from, row), from.width, *to, row),
                 Op::Norm { from, scale, shift, to, prepared } => {
                     let (scale, shift) = (self.constant(*scale), self.constant(*shift));
@@ -398,7 +462,7 @@ impl<'r> Run<'r> {
                         let from = self.row(*from, row);
                         (functions.layer_norm)(from, scale, shift, LAYER_NORM_EPSILON, to.width, to_row);
                     }
-                    for buffer in prepared {
+                    for buffer in prepared.iter() {
                         self.prepare(to_row, to.width, *buffer, row);
                     }
                 }
@@ -407,9 +471,12 @@ impl<'r> Run<'r> {
                     // SAFETY: as above.
                     unsafe { (functions.mean)(a, b, 0.5, to.width, self.row(*to, row)) }
                 }
-                Op::Product(_) | Op::Attention(_) => unreachable!("these have tasks of their own"),
+                Op::Product(_) | Op::Attention(_) | Op::Fetch { .. } => {
+                    unreachable!("these have tasks of their own")
+                }
             }
         }
+        Ok(())
     }
 
     /// Prepares one row of `width` numbers.
@@ -430,27 +497,42 @@ impl<'r> Run<'r> {
         }
     }
 
-    fn embed(&self, to: Stream, row: usize) {
+    fn embed(&self, to: Stream, row: usize, worker: usize) -> Result<(), Error> {
         let Call { words, given_tokens, token_types, tables, sizes, .. } = self.call;
+        let storage = self.program.weights.storage();
         let (element, token) = (row / sizes.tokens, row % sizes.tokens);
         let given = element * given_tokens + token;
-        // SAFETY: the row is `width` numbers that no other task touches.
-        let to_row = unsafe { std::slice::from_raw_parts_mut(self.row(to, row), to.width) };
+        // SAFETY: the row is `width` numbers that no other task touches; the scratch holds as many.
+        let (to_row, buffer) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(self.row(to, row), to.width),
+                std::slice::from_raw_parts_mut(self.scratch(worker).cast(), to.width * size_of::<f32>()),
+            )
+        };
         match words {
             Words::Ids(ids) => {
-                let bytes = tables.words.row(ids[given] as usize);
-                ggml::dequantize(tables.words.tensor_type, bytes, to_row);
+                let bytes = tables.words.row(ids[given] as usize, buffer, storage)?;
+                ggml::dequantize(tables.words.stored.tensor_type, bytes, to_row);
             }
             Words::Embeddings(values) => to_row.copy_from_slice(&values[given * to.width..][..to.width]),
             Words::None => unreachable!("the question's stage has words"),
         }
         let token_type = token_types.map_or(0, |types| types[given] as usize);
         // Positions and types are f32, whose rows are read as they lie.
-        for bytes in [tables.positions.row(token), tables.types.row(token_type)] {
+        for (table, row) in [(&tables.positions, token), (&tables.types, token_type)] {
+            let bytes = table.row(row, buffer, storage)?;
             for (value, bytes) in to_row.iter_mut().zip(bytes.as_chunks().0) {
                 *value += f32::from_le_bytes(*bytes);
             }
         }
+        Ok(())
+    }
+}
+
+impl Matrix {
+    /// Where a panel begins.
+    fn panel(&self, panel: usize) -> *const u8 {
+        self.start.wrapping_add(panel * self.layout.panel_bytes())
     }
 }
 
@@ -494,6 +576,7 @@ fn row_stream(op: &Op) -> Stream {
         Op::Embed { to } | Op::Norm { to, .. } | Op::Mean { to, .. } => *to,
         Op::Prepare { from, .. } => *from,
         Op::Product(Product { to, .. }) | Op::Attention(Attention { to, .. }) => *to,
+        Op::Fetch { .. } => unreachable!("matrices are fetched panel by panel"),
     }
 }
 

@@ -1,13 +1,39 @@
 //! Which operations are needed, in which phase each runs, and where each result lies.
 
-use super::{Buffer, Node, Op, Product, Sizes, Stage};
+use super::{Buffer, Op, Product, Sizes};
 use crate::ggml::ALIGNMENT;
+use crate::kernels::packed::{Source, place_bytes};
+
+/// An operation with its name in a profile.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub name: String,
+    pub op: Op,
+}
+
+/// The operations of one phase that are shared out together, by their numbers.
+pub(super) type Members = Vec<usize>;
+
+/// Operations in phases.
+#[derive(Default)]
+pub(super) struct PlannedStage {
+    pub nodes: Vec<Node>,
+    pub phases: Vec<Vec<Members>>,
+}
+
+/// A matrix that is fetched when its turn comes.
+pub(super) struct Streamed {
+    pub source: Source,
+    /// Which of the two rooms it goes to, and where from its start.
+    pub room: usize,
+    pub offset: usize,
+}
 
 impl Op {
     /// The buffers that it reads.
     pub(super) fn reads(&self) -> Vec<usize> {
         match self {
-            Op::Embed { .. } => vec![],
+            Op::Embed { .. } | Op::Fetch { .. } => vec![],
             Op::Prepare { from, .. } | Op::Norm { from, .. } => vec![from.buffer],
             Op::Mean { a, b, .. } => vec![a.buffer, b.buffer],
             Op::Product(product) => {
@@ -23,6 +49,7 @@ impl Op {
     pub(super) fn writes(&self) -> Vec<usize> {
         match self {
             Op::Embed { to } | Op::Mean { to, .. } | Op::Product(Product { to, .. }) => vec![to.buffer],
+            Op::Fetch { .. } => vec![],
             Op::Prepare { to, .. } => vec![*to],
             Op::Norm { to, prepared, .. } => prepared.iter().copied().chain([to.buffer]).collect(),
             Op::Attention(attention) => {
@@ -90,11 +117,11 @@ pub(super) fn fuse(nodes: Vec<Node>) -> Vec<Node> {
     fused
 }
 
-impl Stage {
+impl PlannedStage {
     /// Puts every operation into the earliest phase after those that it waits for.
     pub(super) fn new(nodes: Vec<Node>, buffers: &[Buffer]) -> Self {
         let mut written_in: Vec<Option<usize>> = vec![None; buffers.len()];
-        let mut stage = Stage::default();
+        let mut stage = PlannedStage::default();
         for (n, node) in nodes.iter().enumerate() {
             let after = node.op.reads().into_iter().filter_map(|buffer| written_in[buffer]).max();
             let phase = after.map_or(0, |phase| phase + 1);
@@ -116,6 +143,50 @@ impl Stage {
         stage
     }
 
+    /// Has every matrix fetched in the phase of products before the one that needs it, those of the first in a phase of their own. There is
+    /// room for the matrices of two phases, which take turns: what is fetched takes the place of what was done with before.
+    /// `rooms` become as large as that takes.
+    pub(super) fn stream(
+        &mut self,
+        streamed: &mut Vec<Streamed>,
+        rooms: &mut [usize; 2],
+        source: &dyn Fn(usize) -> (String, Source),
+    ) {
+        let mut room = 0;
+        let mut phases: Vec<Vec<Members>> = vec![Vec::new()];
+        // Where what the next phase needs is fetched.
+        let mut before = 0;
+        for items in std::mem::take(&mut self.phases) {
+            let mut end = 0;
+            let mut fetches = Vec::new();
+            for members in &items {
+                let Op::Product(Product { matrix, .. }) = self.nodes[members[0]].op else { continue };
+                let (name, source) = source(matrix);
+                let fetched = streamed.len();
+                streamed.push(Streamed { source, room, offset: end });
+                end += place_bytes(source.layout);
+                for node in members {
+                    if let Op::Product(product) = &mut self.nodes[*node].op {
+                        product.matrix = fetched;
+                    }
+                }
+                fetches.push(vec![self.nodes.len()]);
+                self.nodes.push(Node { name, op: Op::Fetch { matrix: fetched } });
+            }
+            if end > 0 {
+                phases[before].splice(0..0, fetches);
+                rooms[room] = rooms[room].max(end);
+                room = 1 - room;
+                before = phases.len();
+            }
+            phases.push(items);
+        }
+        if phases[0].is_empty() {
+            phases.remove(0);
+        }
+        self.phases = phases;
+    }
+
     /// The first and last phase in which each buffer is used, if any.
     fn lifetimes(&self, buffers: usize) -> Vec<Option<(usize, usize)>> {
         let mut lifetimes: Vec<Option<(usize, usize)>> = vec![None; buffers];
@@ -133,7 +204,7 @@ impl Stage {
 
 /// Gives every buffer its place and returns how many bytes they span. What is kept has memory of its own; everything
 /// else shares what is left, each buffer in the lowest gap that is free from its first phase to its last.
-pub(super) fn place(stages: &[Stage], buffers: &mut [Buffer], largest: Sizes) -> usize {
+pub(super) fn place(stages: &[PlannedStage], buffers: &mut [Buffer], largest: Sizes) -> usize {
     let size = |buffer: &Buffer| buffer.content.bytes(largest).next_multiple_of(ALIGNMENT);
     let mut kept = 0;
     for buffer in buffers.iter_mut().filter(|buffer| buffer.kept) {

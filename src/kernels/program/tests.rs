@@ -4,34 +4,51 @@ mod plans;
 mod products;
 
 use super::*;
-use crate::ggml::Weights;
+use crate::kernels::packed::Source;
+use crate::kernels::workers::Workers;
 
-/// A program with its memory, ready to run.
+/// A program with its threads, ready to run.
 struct Prepared {
     program: Program,
-    memory: AlignedBuffer,
     workers: Workers,
 }
 
 impl Prepared {
     /// Memory begins as NaN: nothing may read what no operation has written.
-    fn new(program: Program, workers: Workers) -> Self {
-        let mut memory = AlignedBuffer::new(program.memory_bytes(), "a test").unwrap();
+    fn new(plan: Plan, weights: &Arc<Weights>, threads: usize) -> Self {
+        let mut workers = Workers::new(threads, None).unwrap();
+        let source = |(name, layout): &(String, Layout)| Source::rows(weights.stored(name), layout.element);
+        let sources: Vec<Source> = plan.matrices().iter().map(source).collect();
+        let matrices =
+            PackedMatrix::load(weights, &sources, Kernels::best(), &mut workers, &|_| true).unwrap();
+        let mut memory = AlignedBuffer::new(plan.memory_bytes(), "a test").unwrap();
         memory.as_mut_slice().fill(0xff);
-        Prepared { program, memory, workers }
+        Prepared { program: plan.build(memory, weights, matrices, false).unwrap(), workers }
     }
 
     fn fill(&mut self, buffer: usize, sizes: Sizes, values: &[f32]) {
-        self.program.numbers(buffer, sizes, &mut self.memory).copy_from_slice(values);
+        self.program.numbers(buffer, sizes).copy_from_slice(values);
     }
 
     fn numbers(&mut self, buffer: usize, sizes: Sizes) -> Vec<f32> {
-        self.program.numbers(buffer, sizes, &mut self.memory).to_vec()
+        self.program.numbers(buffer, sizes).to_vec()
     }
 
     /// Runs a stage whose words, if any, are embeddings. All tables are the tensor `table`.
     fn run(&mut self, stage: StageName, sizes: Sizes, words: &[f32], weights: &Weights, table: &str) {
-        let table = weights.stored(table);
+        self.try_run(stage, sizes, words, weights, table, &|| false).unwrap();
+    }
+
+    fn try_run(
+        &mut self,
+        stage: StageName,
+        sizes: Sizes,
+        words: &[f32],
+        weights: &Weights,
+        table: &str,
+        give_up: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Interrupted> {
+        let table = Lookup { stored: weights.stored(table), bytes: None };
         let call = Call {
             stage,
             sizes,
@@ -41,17 +58,8 @@ impl Prepared {
             given_tokens: sizes.tokens,
             token_types: None,
             tables: Tables { words: table, positions: table, types: table },
+            give_up,
         };
-        self.program.run(&call, &mut self.memory, &mut self.workers);
-    }
-}
-
-type Packed = Result<Vec<PackedMatrix>, crate::Error>;
-
-/// Packs the matrices that a program asks for.
-fn pack(weights: &Weights) -> impl FnOnce(&[(String, Element)], usize, &mut Workers) -> Packed {
-    |wanted, _, workers| {
-        let stored: Vec<_> = wanted.iter().map(|(name, element)| (weights.stored(name), *element)).collect();
-        PackedMatrix::pack(&stored, Kernels::best(), workers)
+        self.program.run(&call, &mut self.workers)
     }
 }

@@ -1,15 +1,16 @@
 //! What kernels are compared with: plain loops over f64.
 
+use std::sync::Arc;
+
 use super::super::packed::Layout;
 use super::super::*;
-use crate::ggml::Weights;
 use crate::gguf::{Header, Metadata, TensorSpec, TensorType, Writer};
-use crate::storage::Storage;
+use crate::weights::{Storage, Weights};
 
 /// Tensors of a file: name, type, dimensions in ggml's order, and data.
 pub type Tensors<'t> = [(&'t str, TensorType, &'t [usize], &'t [u8])];
 
-pub fn weights(tensors: &Tensors<'_>) -> Weights {
+pub fn weights(tensors: &Tensors<'_>) -> Arc<Weights> {
     let spec = |(name, tensor_type, dims, _): &(&str, TensorType, &[usize], &[u8])| TensorSpec {
         name: (*name).to_owned(),
         tensor_type: *tensor_type,
@@ -19,7 +20,7 @@ pub fn weights(tensors: &Tensors<'_>) -> Weights {
     let data: Vec<&[u8]> = tensors.iter().map(|(_, _, _, data)| *data).collect();
     let file = Writer::to_vec(&Metadata::new(), &specs, &data).unwrap();
     let header = Header::parse(&file).unwrap();
-    Weights::new(Storage::copy_of(&file).unwrap(), header.tensors()).unwrap()
+    Arc::new(Weights::new(Storage::copy_of(&file).unwrap(), header.tensors()))
 }
 
 pub fn bytes_of(values: &[f32]) -> Vec<u8> {

@@ -1,25 +1,29 @@
 //! The stages as a program of kernels.
 
-use super::{Masks, Results, copy_rows, masked_score};
+use super::{Mask, Masks, copy_rows};
 use crate::Error;
-use crate::ggml::AlignedBuffer;
-use crate::kernels::{
-    Call, InstructionSet, Kernels, OperationTime, Sizes, StageName, Tables, Words, Workers,
-};
-use crate::model::{FusedModel, Model, Shape};
+use crate::ggml::{AlignedBuffer, Region};
+use crate::kernels::{Call, Interrupted, Kernels, OperationTime, Program, Sizes, StageName, Words, Workers};
+use crate::model::{FusedModel, Model, Output, Shape};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
-use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+use crate::session::stop::Stop;
+use crate::session::{MAX_BYTES, Residency, SCRATCH, SessionOptions};
 
-/// A program with its memory and threads.
-pub(in crate::session) struct FusedEngine {
+/// A planned program, and where its weights will be.
+pub(in crate::session) struct FusedPlan {
     fused: FusedModel,
-    memory: AlignedBuffer,
-    workers: Workers,
-    images: usize,
+    kernels: Kernels,
+    residency: Residency,
 }
 
-impl FusedEngine {
-    pub fn new(model: &Model, options: &SessionOptions, kernels: Kernels) -> Result<Self, Error> {
+impl FusedPlan {
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        kernels: Kernels,
+        residency: Residency,
+    ) -> Result<Self, Error> {
+        crate::ggml::check_threads(options.threads)?;
         let images = model.config().head.images();
         let largest = Sizes {
             // A head that reads several images at once only knows whole batches.
@@ -28,50 +32,101 @@ impl FusedEngine {
             regions: options.max_regions,
             images,
         };
-        let mut workers = Workers::new(options.threads, options.cpus.as_deref())?;
-        let admit = |bytes| match bytes <= MAX_BYTES {
-            true => Ok(()),
-            false => Err(Error::OutOfMemory { what: SCRATCH, bytes }),
-        };
-        let mut fused = FusedModel::new(model, kernels, largest, &options.outputs, &mut workers, admit)?;
-        if options.profile {
-            fused.program.start_profile();
+        let streamed = residency == Residency::Streamed;
+        let fused = FusedModel::plan(model, kernels, largest, &options.outputs, options.threads, streamed)?;
+        let bytes = fused.plan.memory_bytes();
+        if bytes > MAX_BYTES {
+            return Err(Error::OutOfMemory { what: SCRATCH, bytes });
         }
-        let memory = AlignedBuffer::new(fused.program.memory_bytes(), SCRATCH)?;
-        Ok(FusedEngine { fused, memory, workers, images })
+        Ok(FusedPlan { fused, kernels, residency })
     }
 
-    pub fn instruction_set(&self) -> InstructionSet {
-        self.fused.program.kernels().set()
+    /// Bytes of mapped weights, and of weights in memory of their own.
+    pub fn weights(&self, model: &Model) -> [usize; 2] {
+        let [mut mapped, mut private] = model.standing_bytes(self.fused.plan.matrices(), self.residency);
+        let storage = model.weights().storage();
+        private += storage.own_bytes();
+        if self.residency != Residency::Streamed {
+            let tables = model.table_bytes();
+            *(if storage.is_mapped() { &mut mapped } else { &mut private }) += tables;
+        }
+        [mapped, private]
+    }
+
+    pub fn session_bytes(&self) -> usize {
+        self.fused.plan.memory_bytes()
+    }
+}
+
+/// A program with its threads.
+pub(in crate::session) struct FusedEngine {
+    program: Program,
+    /// The buffers of the results of both stages.
+    results: Vec<(Output, usize)>,
+    workers: Workers,
+    model: Model,
+    streamed: bool,
+    images: usize,
+}
+
+impl FusedEngine {
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        plan: FusedPlan,
+        memory: AlignedBuffer,
+    ) -> Result<Self, Error> {
+        let FusedPlan { fused, kernels, residency } = plan;
+        let mut workers = Workers::new(options.threads, options.cpus.as_deref())?;
+        let wanted = fused.plan.matrices();
+        let ready = |share| options.progress.as_ref().is_none_or(|progress| progress(share));
+        let standing = model.standing(wanted, residency, kernels, &mut workers, &ready)?;
+        let streamed = residency == Residency::Streamed;
+        if !streamed {
+            model.load_tables()?;
+        }
+        if options.lock_memory {
+            standing.iter().try_for_each(|matrix| matrix.lock())?;
+            model.lock_tables(streamed)?;
+        }
+        if options.prefault {
+            standing.iter().for_each(|matrix| crate::weights::touch(matrix.bytes()));
+            model.touch_tables(streamed);
+        }
+        let program = fused.plan.build(memory, model.weights(), standing, options.profile)?;
+        let results = fused.image.into_iter().chain(fused.question).collect();
+        let images = model.config().head.images();
+        Ok(FusedEngine { program, results, workers, model: model.clone(), streamed, images })
     }
 
     pub fn profile(&self) -> Vec<OperationTime> {
-        self.fused.program.profile()
-    }
-
-    pub fn scratch_bytes(&self) -> usize {
-        self.memory.len()
+        self.program.profile()
     }
 
     pub fn memory(&self) -> &AlignedBuffer {
-        &self.memory
+        self.program.memory()
+    }
+
+    /// Where an output lies after a run of that shape.
+    pub fn region(&self, output: Output, shape: Shape) -> Option<Region> {
+        let (_, buffer) = self.results.iter().find(|(known, _)| *known == output)?;
+        Some(self.program.region(*buffer, self.sizes(shape)))
     }
 
     pub fn run_image(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &ImageInput<'_>,
-        mask: Option<&[f32]>,
-    ) -> Results {
+        mask: Option<Mask<'_>>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let sizes = self.sizes(shape);
-        let config = model.config();
+        let config = self.model.config();
         let (features, boxes) = (config.visual_feat_dim, config.visual_pos_dim);
-        let inputs = self.fused.program.inputs();
-        let program = &self.fused.program;
-        let target = program.numbers(inputs.features, sizes, &mut self.memory);
+        let inputs = self.program.inputs();
+        let target = self.program.numbers(inputs.features, sizes);
         copy_rows(target, input.features, features, input.regions, sizes.regions);
-        let target = program.numbers(inputs.boxes, sizes, &mut self.memory);
+        let target = self.program.numbers(inputs.boxes, sizes);
         copy_rows(target, input.boxes, boxes, input.regions, sizes.regions);
         self.fill_mask(inputs.visual_mask, sizes, mask);
         let call = Call {
@@ -82,63 +137,58 @@ impl FusedEngine {
             words: Words::None,
             given_tokens: 0,
             token_types: None,
-            tables: tables(model),
+            tables: self.model.tables(self.streamed),
+            give_up: &|| stop.is_wanted(),
         };
-        self.fused.program.run(&call, &mut self.memory, &mut self.workers);
-        self.results(&self.fused.image, sizes)
+        let done = self.program.run(&call, &mut self.workers);
+        done.map_err(|interrupted| error_of(interrupted, stop))
     }
 
     pub fn run_question(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &QuestionInput<'_>,
         masks: Masks<'_>,
-    ) -> Results {
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let sizes = self.sizes(shape);
-        let inputs = self.fused.program.inputs();
+        let inputs = self.program.inputs();
         self.fill_mask(inputs.text_mask, sizes, masks.text);
-        self.fill_mask(inputs.visual_mask, sizes, masks.visual);
         let call = Call {
             stage: StageName::Question,
             sizes,
             text_masked: masks.text.is_some(),
-            visual_masked: masks.visual.is_some(),
+            // The image's stage has left it where it is.
+            visual_masked: masks.visual,
             words: match input.text {
                 Text::Ids(ids) => Words::Ids(ids),
                 Text::Embeddings(values) => Words::Embeddings(values),
             },
             given_tokens: input.tokens,
             token_types: input.token_types,
-            tables: tables(model),
+            tables: self.model.tables(self.streamed),
+            give_up: &|| stop.is_wanted(),
         };
-        self.fused.program.run(&call, &mut self.memory, &mut self.workers);
-        self.results(&self.fused.question, sizes)
+        let done = self.program.run(&call, &mut self.workers);
+        done.map_err(|interrupted| error_of(interrupted, stop))
     }
 
     fn sizes(&self, shape: Shape) -> Sizes {
         Sizes { batch: shape.batch, tokens: shape.tokens, regions: shape.regions, images: self.images }
     }
 
-    fn fill_mask(&mut self, buffer: usize, sizes: Sizes, mask: Option<&[f32]>) {
+    fn fill_mask(&mut self, buffer: usize, sizes: Sizes, mask: Option<Mask<'_>>) {
         let Some(mask) = mask else { return };
-        let target = self.fused.program.numbers(buffer, sizes, &mut self.memory);
-        for (score, keep) in target.iter_mut().zip(mask) {
-            *score = masked_score(*keep);
+        let target = self.program.numbers(buffer, sizes);
+        for (score, masked) in target.iter_mut().zip(mask.scores().flatten()) {
+            *score = masked;
         }
-    }
-
-    fn results(&self, buffers: &[(crate::Output, usize)], sizes: Sizes) -> Results {
-        let region = |(output, buffer): &(_, usize)| (*output, self.fused.program.region(*buffer, sizes));
-        Results { outputs: buffers.iter().map(region).collect(), factors: Vec::new() }
     }
 }
 
-fn tables(model: &Model) -> Tables<'_> {
-    let stored = |name| model.weights().stored(name);
-    Tables {
-        words: stored("token_embd.weight"),
-        positions: stored("position_embd.weight"),
-        types: stored("token_types.weight"),
+fn error_of(interrupted: Interrupted, stop: &Stop) -> Error {
+    match interrupted {
+        Interrupted::GivenUp => stop.error(),
+        Interrupted::Failed(error) => error,
     }
 }

@@ -3,15 +3,16 @@
 mod fused;
 mod stock;
 
-use super::SessionOptions;
 use super::inputs::{ImageInput, QuestionInput};
+use super::stop::Stop;
+use super::{Residency, SessionOptions};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
 use crate::kernels::{InstructionSet, Kernels, OperationTime};
 use crate::model::{Model, Output, Packing, Shape};
 
-use fused::FusedEngine;
-use stock::StockEngine;
+use fused::{FusedEngine, FusedPlan};
+use stock::{StockEngine, StockPlan};
 
 /// How a model is computed on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,32 +90,35 @@ impl std::str::FromStr for Lowering {
     }
 }
 
-/// What runs a session's stages, with all of its memory and threads.
-pub(super) enum Engine {
-    Stock(StockEngine),
-    Fused(FusedEngine),
-}
-
-/// Where a stage has left what was asked for.
-#[derive(Default)]
-pub(super) struct Results {
-    pub outputs: Vec<(Output, Region)>,
-    /// What each matrix was multiplied with, as rows of that width, in a session that observes it.
-    pub factors: Vec<(String, usize, Region)>,
-}
-
-/// The masks of a question's keys, if any is masked.
+/// One way to run a model.
 #[derive(Clone, Copy)]
-pub(super) struct Masks<'m> {
-    pub text: Option<&'m [f32]>,
-    pub visual: Option<&'m [f32]>,
+pub(super) struct Way {
+    /// The kernels; without, ggml's operations.
+    kernels: Option<Kernels>,
+    /// Never [`Residency::Auto`].
+    pub residency: Residency,
+    observed: bool,
 }
 
-impl Engine {
-    /// Takes all memory and starts all threads. An engine that observes what matrices are multiplied with is always ggml's.
-    pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
+impl Way {
+    /// How the model is computed.
+    pub fn lowering(self) -> Lowering {
+        self.kernels.map_or(Lowering::Ggml, |kernels| Lowering::Kernels(kernels.set()))
+    }
+}
+
+/// A session that has everything but its memory and threads.
+pub(super) enum EnginePlan {
+    Stock(StockPlan),
+    Fused(FusedPlan),
+}
+
+impl EnginePlan {
+    /// The ways to run that the options allow, the fastest first. What a session observes are always ggml's operations.
+    pub fn ways(model: &Model, options: &SessionOptions, observed: bool) -> Result<Vec<Way>, Error> {
         let kernels = if observed { None } else { options.lowering.kernels()? };
-        if kernels.is_none() && model.packing().is_some() {
+        let packed = model.packing().is_some();
+        if kernels.is_none() && packed {
             // Plain Rust could run it, a hundred times slower than ggml runs the file without.
             let problem = match options.lowering {
                 Lowering::Fastest if !observed => "which this CPU has no fast kernels for",
@@ -122,18 +126,112 @@ impl Engine {
             };
             return Err(Packing::refusal(problem, "without --pack"));
         }
-        Ok(match kernels {
-            None => Engine::Stock(StockEngine::new(model, options, observed)?),
-            Some(kernels) => Engine::Fused(FusedEngine::new(model, options, kernels)?),
+        let mapped = model.weights().storage().is_mapped();
+        let stock = if mapped { Residency::Mapped } else { Residency::Resident };
+        let way = |kernels, residency| Way { kernels, residency, observed };
+        let ways = match kernels {
+            None => vec![way(None, stock)],
+            Some(_) => {
+                let mut ways = Vec::new();
+                if packed && mapped {
+                    ways.push(way(kernels, Residency::Mapped));
+                }
+                ways.push(way(kernels, Residency::Resident));
+                // Slower, and in less memory if the file's type has fewer than eight bits.
+                if !packed && mapped && options.lowering == Lowering::Fastest && options.cpus.is_none() {
+                    ways.push(way(None, Residency::Mapped));
+                }
+                ways.push(way(kernels, Residency::Streamed));
+                ways
+            }
+        };
+        let wanted = options.residency;
+        let allowed: Vec<Way> =
+            ways.iter().copied().filter(|way| wanted == Residency::Auto || way.residency == wanted).collect();
+        if allowed.is_empty() {
+            let mut names: Vec<&str> = ways.iter().map(|way| way.residency.name()).collect();
+            names.dedup();
+            return Err(Error::Input {
+                name: "residency".to_owned(),
+                expected: format!("{}, for this file and lowering", names.join(" or ")),
+                found: wanted.to_string(),
+            });
+        }
+        // Without a limit nobody wants less than the best, and planning the others would take time.
+        Ok(if options.memory_budget.is_none() { allowed[..1].to_vec() } else { allowed })
+    }
+
+    pub fn new(model: &Model, options: &SessionOptions, way: Way) -> Result<Self, Error> {
+        Ok(match way.kernels {
+            None => EnginePlan::Stock(StockPlan::new(model, options, way.observed)?),
+            Some(kernels) => EnginePlan::Fused(FusedPlan::new(model, options, kernels, way.residency)?),
         })
     }
 
-    /// How the model is computed.
-    pub fn lowering(&self) -> Lowering {
+    /// Bytes of mapped weights, and of weights in memory of their own.
+    pub fn weights(&self, model: &Model) -> [usize; 2] {
         match self {
-            Engine::Stock(_) => Lowering::Ggml,
-            Engine::Fused(engine) => Lowering::Kernels(engine.instruction_set()),
+            EnginePlan::Stock(_) => {
+                let storage = model.weights().storage();
+                if storage.is_mapped() { [storage.len(), 0] } else { [0, storage.len()] }
+            }
+            EnginePlan::Fused(plan) => plan.weights(model),
         }
+    }
+
+    /// Bytes of the session's block.
+    pub fn session_bytes(&self) -> usize {
+        match self {
+            EnginePlan::Stock(plan) => plan.session_bytes(),
+            EnginePlan::Fused(plan) => plan.session_bytes(),
+        }
+    }
+}
+
+/// What runs a session's stages, with all of its memory and threads.
+pub(super) enum Engine {
+    Stock(StockEngine),
+    Fused(FusedEngine),
+}
+
+/// Which of a question's keys are masked.
+#[derive(Clone, Copy)]
+pub(super) struct Masks<'m> {
+    pub text: Option<Mask<'m>>,
+    /// Whether the images' mask counts, which their run was given.
+    pub visual: bool,
+}
+
+/// Some columns of a mask: 1 to keep a key and 0 to drop it.
+#[derive(Clone, Copy)]
+pub(super) struct Mask<'m> {
+    /// `[batch, given]`
+    pub values: &'m [f32],
+    pub given: usize,
+    /// How many of the given columns count.
+    pub used: usize,
+}
+
+impl<'m> Mask<'m> {
+    /// What is added to the scores of the keys of each batch element.
+    fn scores(self) -> impl Iterator<Item = impl Iterator<Item = f32> + Clone + use<'m>> + use<'m> {
+        let used = self.used;
+        self.values.chunks_exact(self.given).map(move |row| row[..used].iter().copied().map(masked_score))
+    }
+}
+
+impl Engine {
+    /// Takes all weights, in `memory`, which is as long as the plan says, builds what runs, and starts the threads.
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        plan: EnginePlan,
+        memory: AlignedBuffer,
+    ) -> Result<Self, Error> {
+        Ok(match plan {
+            EnginePlan::Stock(plan) => Engine::Stock(StockEngine::new(model, options, plan, memory)?),
+            EnginePlan::Fused(plan) => Engine::Fused(FusedEngine::new(model, options, plan, memory)?),
+        })
     }
 
     /// What each operation has cost.
@@ -144,11 +242,20 @@ impl Engine {
         }
     }
 
-    /// Bytes of scratch memory.
-    pub fn scratch_bytes(&self) -> usize {
+    /// Where an output of the last run lies, which was of that shape.
+    pub fn region(&self, output: Output, shape: Shape) -> Option<Region> {
         match self {
-            Engine::Stock(engine) => engine.scratch_bytes(),
-            Engine::Fused(engine) => engine.scratch_bytes(),
+            Engine::Stock(engine) => engine.region(output),
+            Engine::Fused(engine) => engine.region(output, shape),
+        }
+    }
+
+    /// What each matrix was multiplied with in the last image's run and the last question's, as rows of that width, in an engine that
+    /// observes it.
+    pub fn factors(&self) -> [&[(String, usize, Region)]; 2] {
+        match self {
+            Engine::Stock(engine) => engine.factors(),
+            Engine::Fused(_) => [&[], &[]],
         }
     }
 
@@ -163,28 +270,28 @@ impl Engine {
     /// Encodes images.
     pub fn run_image(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &ImageInput<'_>,
-        mask: Option<&[f32]>,
-    ) -> Result<Results, Error> {
+        mask: Option<Mask<'_>>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         match self {
-            Engine::Stock(engine) => engine.run_image(model, shape, input, mask),
-            Engine::Fused(engine) => Ok(engine.run_image(model, shape, input, mask)),
+            Engine::Stock(engine) => engine.run_image(shape, input, mask, stop),
+            Engine::Fused(engine) => engine.run_image(shape, input, mask, stop),
         }
     }
 
     /// Answers questions about the images that [`Engine::run_image`] has encoded.
     pub fn run_question(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &QuestionInput<'_>,
         masks: Masks<'_>,
-    ) -> Result<Results, Error> {
+        stop: &Stop,
+    ) -> Result<(), Error> {
         match self {
-            Engine::Stock(engine) => engine.run_question(model, shape, input, masks),
-            Engine::Fused(engine) => Ok(engine.run_question(model, shape, input, masks)),
+            Engine::Stock(engine) => engine.run_question(shape, input, masks, stop),
+            Engine::Fused(engine) => engine.run_question(shape, input, masks, stop),
         }
     }
 }

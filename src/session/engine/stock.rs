@@ -1,25 +1,24 @@
 //! The stages as graphs of ggml operations: planned once for the largest shapes, then built, bound, filled and computed for
 //! the shape at hand.
 
-use super::{Masks, Results, copy_rows, masked_score};
+use super::{Mask, Masks, copy_rows};
 use crate::Error;
-use crate::ggml::{AlignedBuffer, BoundGraph, Graph, GraphMemory, MemoryPlan, Region, Tensor, ThreadPool};
-use crate::model::{Masked, Model, Output, Shape, Words, image_stage, node_limit, question_stage};
+use crate::ggml::{
+    ALIGNMENT, AlignedBuffer, BoundGraph, Graph, GraphMemory, MemoryPlan, Region, Tensor, Tensors, ThreadPool,
+};
+use crate::model::{Config, Masked, Model, Output, Shape, Words, image_stage, node_limit, question_stage};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
+use crate::session::stop::Stop;
 use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
 
-/// Plans with the memory and threads to run them.
-pub(in crate::session) struct StockEngine {
-    pool: ThreadPool,
-    graph_memory: GraphMemory,
-    memory: AlignedBuffer,
-    work: AlignedBuffer,
+/// Planned graphs.
+pub(in crate::session) struct StockPlan {
     plans: Plans,
-    /// The vision stream of the images that were encoded last.
-    stream: Option<Region>,
+    /// Bytes of what describes a graph, of the tensors, and of ggml's own work memory.
+    parts: [usize; 3],
 }
 
-impl StockEngine {
+impl StockPlan {
     pub fn new(model: &Model, options: &SessionOptions, observed: bool) -> Result<Self, Error> {
         if options.cpus.is_some() {
             return Err(Error::Input {
@@ -28,65 +27,139 @@ impl StockEngine {
                 found: "a list of CPUs".to_owned(),
             });
         }
-        let pool = ThreadPool::new(options.threads)?;
-        let mut graph_memory = GraphMemory::new(node_limit(model.config()))?;
-        let plans = Plans::new(model, options, observed, &mut graph_memory, &pool);
+        crate::ggml::check_threads(options.threads)?;
+        let nodes = node_limit(model.config());
+        let bytes = GraphMemory::bytes(nodes);
+        let room = AlignedBuffer::new(bytes, "the description of the graph")?;
+        let mut graph_memory = GraphMemory::new(nodes, room)?;
+        let plans = Plans::new(model, options, observed, &mut graph_memory)?;
         let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
         if memory.saturating_add(work) > MAX_BYTES {
             return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
         }
-        Ok(StockEngine {
-            pool,
-            graph_memory,
-            memory: AlignedBuffer::new(memory, SCRATCH)?,
-            work: AlignedBuffer::new(work, SCRATCH)?,
-            plans,
-            stream: None,
-        })
+        Ok(StockPlan { plans, parts: [bytes, memory, work] })
     }
 
-    pub fn scratch_bytes(&self) -> usize {
-        self.memory.len() + self.work.len() + self.graph_memory.bytes()
+    /// Bytes of the session's block.
+    pub fn session_bytes(&self) -> usize {
+        self.parts.iter().map(|bytes| bytes.next_multiple_of(ALIGNMENT)).sum()
+    }
+}
+
+/// Plans with the memory and threads to run them.
+pub(in crate::session) struct StockEngine {
+    model: Model,
+    pool: ThreadPool,
+    graph_memory: GraphMemory,
+    memory: AlignedBuffer,
+    work: AlignedBuffer,
+    plans: Plans,
+    /// The vision stream of the images that were encoded last, and their mask, without what is padding.
+    stream: Option<Region>,
+    visual_mask: Vec<f32>,
+    image: Results,
+    question: Results,
+}
+
+/// Where a stage has left what was asked for.
+#[derive(Default)]
+struct Results {
+    outputs: Vec<(Output, Region)>,
+    /// What each matrix was multiplied with, as rows of that width, in a session that observes it.
+    factors: Vec<(String, usize, Region)>,
+}
+
+impl StockEngine {
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        plan: StockPlan,
+        memory: AlignedBuffer,
+    ) -> Result<Self, Error> {
+        let StockPlan { plans, parts } = plan;
+        if options.lock_memory {
+            model.lock_file()?;
+        } else if options.prefault {
+            model.touch_file();
+        }
+        let pool = ThreadPool::new(options.threads)?;
+        let [graph, memory, work] = memory.cut(parts);
+        Ok(StockEngine {
+            model: model.clone(),
+            pool,
+            graph_memory: GraphMemory::new(node_limit(model.config()), graph)?,
+            memory,
+            work,
+            plans,
+            stream: None,
+            visual_mask: Vec::new(),
+            image: Results::default(),
+            question: Results::default(),
+        })
     }
 
     pub fn memory(&self) -> &AlignedBuffer {
         &self.memory
     }
 
+    /// Where an output of the last run lies.
+    pub fn region(&self, output: Output) -> Option<Region> {
+        let results = self.image.outputs.iter().chain(&self.question.outputs);
+        results.into_iter().find(|(known, _)| *known == output).map(|(_, region)| *region)
+    }
+
+    pub fn factors(&self) -> [&[(String, usize, Region)]; 2] {
+        [&self.image.factors, &self.question.factors]
+    }
+
     pub fn run_image(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &ImageInput<'_>,
-        mask: Option<&[f32]>,
-    ) -> Result<Results, Error> {
+        mask: Option<Mask<'_>>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         self.stream = None;
-        let (plans, stage) = self.parts();
-        let (stream, results) = plans.run_image(model, stage, shape, input, mask)?;
+        let (plans, config, stage) = self.parts(stop)?;
+        let (stream, results) = plans.run_image(config, stage, shape, input, mask)?;
         self.stream = Some(stream);
-        Ok(results)
+        self.image = results;
+        self.visual_mask.clear();
+        let rows = mask
+            .into_iter()
+            .flat_map(|mask| mask.values.chunks_exact(mask.given).map(move |row| &row[..mask.used]));
+        rows.for_each(|row| self.visual_mask.extend_from_slice(row));
+        Ok(())
     }
 
     pub fn run_question(
         &mut self,
-        model: &Model,
         shape: Shape,
         input: &QuestionInput<'_>,
         masks: Masks<'_>,
-    ) -> Result<Results, Error> {
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let stream = self.stream.ok_or(Error::NoImage)?;
-        let (plans, stage) = self.parts();
-        plans.run_question(model, stage, shape, input, masks, stream)
+        let visual_mask = std::mem::take(&mut self.visual_mask);
+        let visual = Mask { values: &visual_mask, given: shape.regions, used: shape.regions };
+        let masks = StageMasks { text: masks.text, visual: masks.visual.then_some(visual) };
+        let (plans, config, stage) = self.parts(stop)?;
+        let done = plans.run_question(config, stage, shape, input, masks, stream);
+        self.visual_mask = visual_mask;
+        self.question = done?;
+        Ok(())
     }
 
-    fn parts(&mut self) -> (&Plans, StageMemory<'_>) {
+    fn parts<'s>(&'s mut self, stop: &'s Stop) -> Result<(&'s Plans, &'s Config, StageMemory<'s>), Error> {
         let stage = StageMemory {
+            tensors: self.model.tensors()?,
             graph: &mut self.graph_memory,
             memory: &mut self.memory,
             work: &mut self.work,
             pool: &mut self.pool,
+            stop,
         };
-        (&self.plans, stage)
+        Ok((&self.plans, self.model.config(), stage))
     }
 }
 
@@ -107,10 +180,19 @@ struct Plans {
 
 /// The memory and threads that a stage runs with.
 struct StageMemory<'s> {
+    tensors: &'s Tensors,
     graph: &'s mut GraphMemory,
     memory: &'s mut AlignedBuffer,
     work: &'s mut AlignedBuffer,
     pool: &'s mut ThreadPool,
+    stop: &'s Stop,
+}
+
+/// The masks of a question's keys, if any is masked.
+#[derive(Clone, Copy)]
+struct StageMasks<'m> {
+    text: Option<Mask<'m>>,
+    visual: Option<Mask<'m>>,
 }
 
 impl Plans {
@@ -119,21 +201,21 @@ impl Plans {
         options: &SessionOptions,
         observed: bool,
         memory: &mut GraphMemory,
-        pool: &ThreadPool,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let config = model.config();
         // A head that reads several images at once only knows whole batches.
         let batch = options.max_batch.next_multiple_of(config.head.images());
         let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
         let masked = Masked { text: true, visual: true };
         let mut work_bytes = 0;
+        let tensors = model.tensors()?;
         let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
-            let mut graph = Graph::new(memory, model.weights());
+            let mut graph = Graph::new(memory, tensors);
             build(&mut graph);
             if observed {
                 graph.keep_factors();
             }
-            work_bytes = work_bytes.max(graph.work_bytes(pool));
+            work_bytes = work_bytes.max(graph.work_bytes(options.threads));
             graph.plan()
         };
         let outputs = options.outputs.clone();
@@ -142,7 +224,7 @@ impl Plans {
         let embeddings = options
             .inputs_embeds
             .then(|| plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, true))));
-        Plans { image, ids, embeddings, work_bytes, outputs, observed }
+        Ok(Plans { image, ids, embeddings, work_bytes, outputs, observed })
     }
 
     /// Bytes of memory for both stages.
@@ -176,14 +258,13 @@ impl Plans {
     /// Encodes images. Returns the vision stream, which the next stage reads, and the results.
     fn run_image(
         &self,
-        model: &Model,
+        config: &Config,
         stage: StageMemory<'_>,
         shape: Shape,
         input: &ImageInput<'_>,
-        mask: Option<&[f32]>,
+        mask: Option<Mask<'_>>,
     ) -> Result<(Region, Results), Error> {
-        let config = model.config();
-        let mut graph = Graph::new(stage.graph, model.weights());
+        let mut graph = Graph::new(stage.graph, stage.tensors);
         let masked = Masked { visual: mask.is_some(), text: false };
         let nodes = image_stage(&mut graph, config, shape, masked, &self.outputs);
         let factors = self.factors(&mut graph);
@@ -192,20 +273,20 @@ impl Plans {
         fill_rows(&mut bound, nodes.features, input.features, input.regions, shape.regions);
         fill_rows(&mut bound, nodes.boxes, input.boxes, input.regions, shape.regions);
         if let Some(mask) = mask {
-            fill_mask(&mut bound, nodes.mask, mask, shape.regions);
+            fill_mask(&mut bound, nodes.mask, mask);
         }
-        bound.compute(stage.pool, stage.work)?;
+        compute(&mut bound, stage.pool, stage.work, stage.stop)?;
         Ok((bound.region(nodes.stream), regions_of(&bound, nodes.results, factors)))
     }
 
     /// Answers questions about images that [`Plans::run_image`] has encoded.
     fn run_question(
         &self,
-        model: &Model,
+        config: &Config,
         stage: StageMemory<'_>,
         shape: Shape,
         input: &QuestionInput<'_>,
-        masks: Masks<'_>,
+        masks: StageMasks<'_>,
         image: Region,
     ) -> Result<Results, Error> {
         let own_embeddings = matches!(input.text, Text::Embeddings(_));
@@ -213,9 +294,9 @@ impl Plans {
             Some(plan) if own_embeddings => plan,
             _ => &self.ids,
         };
-        let mut graph = Graph::new(stage.graph, model.weights());
+        let mut graph = Graph::new(stage.graph, stage.tensors);
         let masked = Masked { text: masks.text.is_some(), visual: masks.visual.is_some() };
-        let nodes = question_stage(&mut graph, model.config(), shape, masked, &self.outputs, own_embeddings);
+        let nodes = question_stage(&mut graph, config, shape, masked, &self.outputs, own_embeddings);
         let factors = self.factors(&mut graph);
         let mut bound = graph.bind(plan, stage.memory, self.question_start(), self.scratch_start());
 
@@ -233,13 +314,13 @@ impl Plans {
         });
         fill_indices(&mut bound, nodes.positions, shape, |_, token| token as u32);
         if let Some(mask) = masks.text {
-            fill_mask(&mut bound, nodes.text_mask, mask, shape.tokens);
+            fill_mask(&mut bound, nodes.text_mask, mask);
         }
         if let Some(mask) = masks.visual {
-            fill_mask(&mut bound, nodes.visual_mask, mask, shape.regions);
+            fill_mask(&mut bound, nodes.visual_mask, mask);
         }
         bound.copy(image, nodes.stream);
-        bound.compute(stage.pool, stage.work)?;
+        compute(&mut bound, stage.pool, stage.work, stage.stop)?;
         Ok(regions_of(&bound, nodes.results, factors))
     }
 }
@@ -277,14 +358,25 @@ fn fill_indices<'g>(
 }
 
 /// Writes what is added to the scores of every query.
-fn fill_mask<'g>(bound: &mut BoundGraph<'g, '_>, input: Tensor<'g>, mask: &[f32], keys: usize) {
-    let [_, queries, ..] = input.dims();
-    let rows = bound.f32s_mut(input).chunks_exact_mut(keys * queries);
-    for (rows, mask) in rows.zip(mask.chunks_exact(keys)) {
+fn fill_mask<'g>(bound: &mut BoundGraph<'g, '_>, input: Tensor<'g>, mask: Mask<'_>) {
+    let [keys, queries, ..] = input.dims();
+    let elements = bound.f32s_mut(input).chunks_exact_mut(keys * queries);
+    for (rows, scores) in elements.zip(mask.scores()) {
         for row in rows.chunks_exact_mut(keys) {
-            for (score, keep) in row.iter_mut().zip(mask) {
-                *score = masked_score(*keep);
-            }
+            row.iter_mut().zip(scores.clone()).for_each(|(score, masked)| *score = masked);
         }
+    }
+}
+
+/// Runs the operations, unless somebody gives up.
+fn compute(
+    bound: &mut BoundGraph<'_, '_>,
+    pool: &mut ThreadPool,
+    work: &mut AlignedBuffer,
+    stop: &Stop,
+) -> Result<(), Error> {
+    match bound.compute(pool, work, &|| stop.is_wanted())? {
+        true => Ok(()),
+        false => Err(stop.error()),
     }
 }

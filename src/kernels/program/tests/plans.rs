@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use super::super::schedule::{Members, PlannedStage};
 use super::super::*;
-use super::{Prepared, pack};
+use super::Prepared;
 use crate::gguf::TensorType;
 use crate::kernels::packed::Layout;
 use crate::kernels::tests::Random;
@@ -56,14 +57,14 @@ fn layout(outputs: usize) -> Layout {
 }
 
 /// A recorded model, and the same as a list of steps.
-struct Recorded<'w> {
-    recorder: Recorder<'w>,
+struct Recorded {
+    recorder: Recorder,
     values: Vec<Value>,
     /// Kept results: the value and its buffer.
     kept: Vec<(usize, usize)>,
 }
 
-impl Recorded<'_> {
+impl Recorded {
     fn add(&mut self, stream: Stream, step: Step) -> usize {
         self.values.push(Value { stream, step });
         self.values.len() - 1
@@ -242,15 +243,49 @@ impl Plain<'_> {
 }
 
 /// What must hold of every plan.
-fn check_plan(program: &Program) {
-    for stage in &program.stages {
+fn check_plan(plan: &Plan) {
+    for stage in &plan.stages {
         check_phases(stage);
-        check_needed(stage, &program.buffers);
-        check_memory(program, stage);
+        check_needed(stage, &plan.buffers);
+        check_memory(plan, stage);
+        check_streams(plan, stage);
     }
 }
 
-fn check_phases(stage: &Stage) {
+/// What products read has been fetched in an earlier phase to a place that nothing else was fetched to since, nor is while they run.
+fn check_streams(plan: &Plan, stage: &PlannedStage) {
+    let place = |matrix: usize| {
+        let streamed = &plan.streamed[matrix];
+        let start = streamed.room * plan.rooms[0] + streamed.offset;
+        assert!(
+            streamed.offset + streamed.source.layout.bytes() <= plan.rooms[streamed.room],
+            "beyond the room"
+        );
+        start..start + streamed.source.layout.bytes()
+    };
+    let mut fetched: Vec<(usize, usize)> = Vec::new();
+    for (phase, items) in stage.phases.iter().enumerate() {
+        let ops = || items.iter().flatten().map(|node| &stage.nodes[*node].op);
+        fetched.extend(ops().filter_map(|op| match op {
+            Op::Fetch { matrix } => Some((phase, *matrix)),
+            _ => None,
+        }));
+        for op in ops().filter(|_| !plan.streamed.is_empty()) {
+            let Op::Product(Product { matrix, .. }) = op else { continue };
+            let known =
+                fetched.iter().position(|(_, known)| known == matrix).expect("a matrix that is fetched");
+            assert!(fetched[known].0 < phase, "fetched before the phase that reads it");
+            for (_, later) in &fetched[known + 1..] {
+                let (one, other) = (place(*matrix), place(*later));
+                assert!(one.end <= other.start || other.end <= one.start, "overwritten before it was read");
+            }
+        }
+    }
+    let all: HashSet<usize> = fetched.iter().map(|(_, matrix)| *matrix).collect();
+    assert_eq!(all.len(), fetched.len(), "fetched twice");
+}
+
+fn check_phases(stage: &PlannedStage) {
     let mut phase_of = vec![None; stage.nodes.len()];
     for (phase, items) in stage.phases.iter().enumerate() {
         assert!(!items.is_empty(), "phase {phase} is empty");
@@ -290,8 +325,8 @@ fn check_phases(stage: &Stage) {
 }
 
 /// No operation stays that leads to nothing.
-fn check_needed(stage: &Stage, buffers: &[Buffer]) {
-    for node in &stage.nodes {
+fn check_needed(stage: &PlannedStage, buffers: &[Buffer]) {
+    for node in stage.nodes.iter().filter(|node| !matches!(node.op, Op::Fetch { .. })) {
         let wanted = |buffer: &usize| {
             buffers[*buffer].kept || stage.nodes.iter().any(|other| other.op.reads().contains(buffer))
         };
@@ -302,11 +337,11 @@ fn check_needed(stage: &Stage, buffers: &[Buffer]) {
     }
 }
 
-fn check_memory(program: &Program, stage: &Stage) {
+fn check_memory(plan: &Plan, stage: &PlannedStage) {
     let end = stage.phases.len();
     // The first and last phase of each buffer that the stage uses, by a plain search.
     let uses = |buffer: usize| {
-        let used = |items: &Vec<Item>| {
+        let used = |items: &Vec<Members>| {
             items.iter().flatten().any(|n| {
                 let op = &stage.nodes[*n].op;
                 op.reads().contains(&buffer) || op.writes().contains(&buffer)
@@ -315,13 +350,13 @@ fn check_memory(program: &Program, stage: &Stage) {
         let first = stage.phases.iter().position(used)?;
         Some((first, stage.phases.iter().rposition(used)?))
     };
-    let alive: Vec<(usize, usize, usize, usize)> = (0..program.buffers.len())
+    let alive: Vec<(usize, usize, usize, usize)> = (0..plan.buffers.len())
         .filter_map(|n| {
-            let buffer = &program.buffers[n];
+            let buffer = &plan.buffers[n];
             let (first, last) = if buffer.kept { (0, end) } else { uses(n)? };
-            let bytes = buffer.content.bytes(program.largest);
+            let bytes = buffer.content.bytes(plan.largest);
             assert!(buffer.offset.is_multiple_of(crate::ggml::ALIGNMENT));
-            assert!(buffer.offset + bytes <= program.scratch.0, "beyond the memory for buffers");
+            assert!(buffer.offset + bytes <= plan.scratch.0, "beyond the memory for buffers");
             Some((first, last, buffer.offset, buffer.offset + bytes))
         })
         .collect();
@@ -331,8 +366,8 @@ fn check_memory(program: &Program, stage: &Stage) {
             assert!(!meet || end <= other_start || other_end <= start, "two buffers in one place");
         }
     }
-    let (start, bytes) = program.scratch;
-    assert!(program.memory_bytes == start + bytes * program.threads);
+    let (start, bytes) = plan.scratch;
+    assert!(plan.memory_bytes() >= start + bytes * plan.threads + plan.stream_bytes());
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
@@ -350,7 +385,8 @@ fn numbers(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, kernels: Kernels) {
+fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, streamed: bool) {
+    let kernels = Kernels::best();
     let mut random = Random(sizes.batch as u64 + 10 * sizes.regions as u64);
     let mut tensor =
         |count: usize, size: f32| -> Vec<f32> { random.numbers(count).iter().map(|x| size * x).collect() };
@@ -369,7 +405,7 @@ fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, kernel
         ("norm.bias", TensorType::F32, &[HIDDEN], &bytes(&norm[1])),
         ("table", TensorType::F32, &[HIDDEN, sizes.tokens], &bytes(&table)),
     ]);
-    let recorder = Recorder::new(&weights, kernels, HIDDEN, HIDDEN);
+    let recorder = Recorder::new(kernels, HIDDEN, HIDDEN);
     let mut recorded = Recorded { recorder, values: Vec::new(), kept: Vec::new() };
     let (features, boxes) = (recorded.recorder.features(), recorded.recorder.boxes());
     recorded.add(features, Step::Features);
@@ -380,16 +416,17 @@ fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, kernel
     recorded.add(words, Step::Embed);
     question.iter().for_each(|draw| recorded.record(draw));
     let Recorded { recorder, values, kept } = recorded;
-    let mut workers = Workers::new(threads, None).unwrap();
     let largest = Sizes { batch: sizes.batch + 1, tokens: sizes.tokens + 3, ..sizes };
-    let program = recorder.finish(largest, &mut workers, pack(&weights)).unwrap();
-    check_plan(&program);
+    let source = |name: &str, layout: Layout| Source::rows(weights.stored(name), layout.element);
+    let placing = if streamed { Placing::Streamed(&source) } else { Placing::Standing };
+    let plan = recorder.plan(largest, threads, &placing);
+    check_plan(&plan);
     if kept.is_empty() {
-        assert!(program.stages.iter().all(|stage| stage.nodes.is_empty()), "nothing is wanted of this model");
+        assert!(plan.stages.iter().all(|stage| stage.nodes.is_empty()), "nothing is wanted of this model");
     }
 
-    let buffers = program.inputs();
-    let mut prepared = Prepared::new(program, workers);
+    let mut prepared = Prepared::new(plan, &weights, threads);
+    let buffers = prepared.program.inputs();
     let (batch, all_regions) = (sizes.batch, sizes.batch * sizes.regions);
     let features = random.numbers(all_regions * HIDDEN);
     let boxes = random.numbers(all_regions * HIDDEN);
@@ -440,8 +477,9 @@ proptest! {
         question in draws(),
         (batch, tokens, regions) in (1..3usize, 1..6usize, 1..6usize),
         threads in 1..4usize,
+        streamed in prop::bool::ANY,
     ) {
-        check(&image, &question, Sizes { batch, tokens, regions, images: 1 }, threads, Kernels::best());
+        check(&image, &question, Sizes { batch, tokens, regions, images: 1 }, threads, streamed);
     }
 }
 
@@ -449,20 +487,13 @@ proptest! {
 fn what_nothing_reads_is_left_out() {
     let norm = Draw { kind: Kind::Norm, choices: [0, 0, 0], kept: false };
     let sizes = Sizes { batch: 1, tokens: 2, regions: 2, images: 1 };
-    check(&[norm.clone(), norm.clone()], &[norm], sizes, 1, Kernels::best());
+    check(&[norm.clone(), norm.clone()], &[norm], sizes, 1, false);
 }
 
 /// A product that reads the rows of a layer norm has them prepared where they are made.
 #[test]
 fn a_norm_prepares_its_rows_for_products() {
-    let zeros = bytes_of(&[0.0; HIDDEN * HIDDEN]);
-    let weights = weights(&[
-        ("w", TensorType::F32, &[HIDDEN, HIDDEN], &zeros),
-        ("b", TensorType::F32, &[HIDDEN], &zeros[..4 * HIDDEN]),
-        ("norm.weight", TensorType::F32, &[HIDDEN], &zeros[..4 * HIDDEN]),
-        ("norm.bias", TensorType::F32, &[HIDDEN], &zeros[..4 * HIDDEN]),
-    ]);
-    let mut recorder = Recorder::new(&weights, Kernels::best(), HIDDEN, 4);
+    let mut recorder = Recorder::new(Kernels::best(), HIDDEN, 4);
     let x = recorder.features();
     let x = recorder.norm("norm", x);
     let linear = Linear {
@@ -477,11 +508,10 @@ fn a_norm_prepares_its_rows_for_products() {
         let y = recorder.product(x, linear.clone());
         recorder.keep(y);
     }
-    let mut workers = Workers::new(1, None).unwrap();
     let sizes = Sizes { batch: 1, tokens: 1, regions: 3, images: 1 };
-    let program = recorder.finish(sizes, &mut workers, pack(&weights)).unwrap();
-    let [norm, products @ ..] = &program.stages[0].nodes[..] else { panic!("no operations") };
+    let plan = recorder.plan(sizes, 1, &Placing::Standing);
+    let [norm, products @ ..] = &plan.stages[0].nodes[..] else { panic!("no operations") };
     assert!(matches!(&norm.op, Op::Norm { prepared, .. } if prepared.len() == 1));
     assert!(products.len() == 2 && products.iter().all(|node| matches!(node.op, Op::Product(_))));
-    assert_eq!(program.stages[0].phases, [vec![vec![0]], vec![vec![1, 2]]]);
+    assert_eq!(plan.stages[0].phases, [vec![vec![0]], vec![vec![1, 2]]]);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{Prepared, pack};
+use super::Prepared;
 use crate::gguf::TensorType;
 use crate::kernels::packed::Layout;
 use crate::kernels::tests::oracle::{activated, as_read, bytes_of, unpacked, weights};
@@ -63,7 +63,7 @@ impl Case {
             Source::Whole | Source::FirstRows => (0, 0),
         };
         let (width, kept) = (before + inputs + after, self.range.len());
-        let mut recorder = Recorder::new(&weights, kernels, width, kept);
+        let mut recorder = Recorder::new(kernels, width, kept);
         let (mut x, mut residual) = (recorder.features().columns(before..before + inputs), recorder.boxes());
         let step = if matches!(self.source, Source::FirstRows) { regions } else { 1 };
         if step > 1 {
@@ -79,14 +79,13 @@ impl Case {
         };
         let y = recorder.product(x, linear);
         let buffer = recorder.keep(y);
-        let mut workers = Workers::new(self.threads, None).unwrap();
         let sizes = Sizes { batch, tokens: 1, regions, images: 1 };
         // Planned for more than what is run.
         let largest = Sizes { batch: batch + 1, regions: regions + 2, ..sizes };
-        let program = recorder.finish(largest, &mut workers, pack(&weights)).unwrap();
-        let seen = unpacked(&program.matrices[0]);
-        let inputs_of = program.inputs();
-        let mut prepared = Prepared::new(program, workers);
+        let plan = recorder.plan(largest, self.threads, &Placing::Standing);
+        let mut prepared = Prepared::new(plan, &weights, self.threads);
+        let seen = unpacked(&prepared.program._standing[0]);
+        let inputs_of = prepared.program.inputs();
         let rows = batch * regions;
         let features = random.numbers(rows * width);
         let residuals = random.numbers(rows * kept);
@@ -222,7 +221,7 @@ fn products_that_share_a_matrix() {
                 ("w", TensorType::F32, &[inputs, outputs], &bytes_of(&matrix)),
                 ("b", TensorType::F32, &[outputs], &bytes_of(&bias)),
             ]);
-            let mut recorder = Recorder::new(&weights, kernels, inputs, inputs);
+            let mut recorder = Recorder::new(kernels, inputs, inputs);
             let parts = [(recorder.features(), 0..split), (recorder.boxes(), split..outputs)];
             let layout = Layout { element, inputs, outputs };
             let results = parts.clone().map(|(x, outputs)| {
@@ -234,14 +233,13 @@ fn products_that_share_a_matrix() {
                 );
                 recorder.keep(y)
             });
-            let mut workers = Workers::new(threads, None).unwrap();
             let sizes = Sizes { batch: 1, tokens: 1, regions, images: 1 };
-            let program = recorder.finish(sizes, &mut workers, pack(&weights)).unwrap();
-            assert_eq!(program.matrices.len(), 1);
-            assert!(program.stages[0].phases[1] == [[1, 3]], "one item");
-            let seen = unpacked(&program.matrices[0]);
-            let buffers = program.inputs();
-            let mut prepared = Prepared::new(program, workers);
+            let plan = recorder.plan(sizes, threads, &Placing::Standing);
+            assert_eq!(plan.matrices().len(), 1);
+            assert!(plan.stages[0].phases[1] == [[1, 3]], "one item");
+            let mut prepared = Prepared::new(plan, &weights, threads);
+            let seen = unpacked(&prepared.program._standing[0]);
+            let buffers = prepared.program.inputs();
             let values = [random.numbers(inputs * regions), random.numbers(inputs * regions)];
             prepared.fill(buffers.features, sizes, &values[0]);
             prepared.fill(buffers.boxes, sizes, &values[1]);

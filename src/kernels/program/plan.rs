@@ -1,0 +1,245 @@
+//! A program that has everything but its memory.
+
+use std::sync::{Arc, Mutex};
+
+use super::schedule::{Node, PlannedStage, Streamed};
+use super::{Buffer, InputBuffers, Item, Kernels, Matrix, Op, Program, Sizes, Stage, Table};
+use crate::Error;
+use crate::ggml::{ALIGNMENT, AlignedBuffer};
+use crate::kernels::packed::Source;
+use crate::kernels::vector::MAX_LANES;
+use crate::kernels::{Layout, PANEL, PackedMatrix};
+use crate::weights::Weights;
+
+/// Where matrices lie while a program runs.
+pub(crate) enum Placing<'p> {
+    /// All in memory, packed by the time that the program is built.
+    Standing,
+    /// Fetched when their turn comes, from where this tells for a name and a layout.
+    Streamed(&'p dyn Fn(&str, Layout) -> Source),
+}
+
+/// A planned program. It knows what it will take, and takes nothing yet.
+pub(crate) struct Plan {
+    pub(super) kernels: Kernels,
+    pub(super) stages: [PlannedStage; 2],
+    pub(super) buffers: Vec<Buffer>,
+    /// The matrices that have to stand in memory; none if they are streamed.
+    pub(super) matrices: Vec<(String, Layout)>,
+    pub(super) streamed: Vec<Streamed>,
+    /// Bytes of the two rooms for them.
+    pub(super) rooms: [usize; 2],
+    pub(super) constants: Vec<Constant>,
+    pub(super) largest: Sizes,
+    pub(super) inputs: InputBuffers,
+    /// Where buffers end, and how many bytes of scratch each worker has.
+    pub(super) scratch: (usize, usize),
+    pub(super) threads: usize,
+}
+
+/// A vector of numbers that operations read.
+pub(super) struct Constant {
+    pub name: String,
+    /// Its first number among all of them.
+    pub at: usize,
+    pub len: usize,
+}
+
+impl Constant {
+    /// Numbers that it takes: whole panels, and a register may be read from any of them on.
+    pub fn padded(len: usize) -> usize {
+        len.next_multiple_of(PANEL) + MAX_LANES
+    }
+}
+
+/// Where the parts of a program's memory begin.
+struct Sections {
+    streamed: usize,
+    constants: usize,
+    buffers: usize,
+    matrices: usize,
+    standing: usize,
+    sources: usize,
+    tasks: usize,
+    /// Operations, items and phases of each stage.
+    stages: [[usize; 3]; 2],
+    end: usize,
+}
+
+impl Plan {
+    /// The matrices that have to stand in memory, in the order in which [`Plan::build`] takes them.
+    pub fn matrices(&self) -> &[(String, Layout)] {
+        &self.matrices
+    }
+
+    /// Bytes of memory that the program will take.
+    pub fn memory_bytes(&self) -> usize {
+        self.sections().end
+    }
+
+    /// Bytes of that which are room for streamed matrices.
+    pub fn stream_bytes(&self) -> usize {
+        self.rooms.iter().sum()
+    }
+
+    fn constant_count(&self) -> usize {
+        self.constants.last().map_or(0, |last| last.at + Constant::padded(last.len))
+    }
+
+    fn sections(&self) -> Sections {
+        let (end, scratch) = self.scratch;
+        let mut at = end + scratch * self.threads;
+        let mut section = |bytes: usize| {
+            let start = at.next_multiple_of(ALIGNMENT);
+            at = start + bytes;
+            start
+        };
+        fn bytes<T>(count: usize) -> usize {
+            const { assert!(align_of::<T>() <= ALIGNMENT) }
+            count * size_of::<T>()
+        }
+        let matrices = self.matrices.len() + self.streamed.len();
+        let phases = self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
+        Sections {
+            streamed: section(self.stream_bytes()),
+            constants: section(bytes::<f32>(self.constant_count())),
+            buffers: section(bytes::<Buffer>(self.buffers.len())),
+            matrices: section(bytes::<Matrix>(matrices)),
+            standing: section(bytes::<PackedMatrix>(self.matrices.len())),
+            sources: section(bytes::<Source>(self.streamed.len())),
+            tasks: section(bytes::<usize>(phases)),
+            stages: [0, 1].map(|stage| {
+                let PlannedStage { nodes, phases } = &self.stages[stage];
+                let items = phases.iter().map(Vec::len).sum();
+                [
+                    section(bytes::<Op>(nodes.len())),
+                    section(bytes::<Item>(items)),
+                    section(bytes::<std::ops::Range<usize>>(phases.len())),
+                ]
+            }),
+            end: at.next_multiple_of(ALIGNMENT),
+        }
+    }
+
+    /// Builds the program in its memory, from the matrices that have to stand.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the constants cannot be read.
+    ///
+    /// # Panics
+    /// If the memory is too small, or the matrices are not those of [`Plan::matrices`].
+    pub fn build(
+        self,
+        mut memory: AlignedBuffer,
+        weights: &Arc<Weights>,
+        standing: Vec<PackedMatrix>,
+        profiled: bool,
+    ) -> Result<Program, Error> {
+        let sections = self.sections();
+        assert!(memory.len() >= sections.end, "memory for the program");
+        let same =
+            standing.iter().map(|matrix| matrix.layout).eq(self.matrices.iter().map(|(_, layout)| *layout));
+        assert!(same, "matrices are packed as products read them");
+        let start = memory.as_mut_ptr();
+        // SAFETY: the section lies within the memory.
+        let place = |offset: usize| unsafe { start.add(offset) };
+        let mut constants = vec![0.0; self.constant_count()];
+        for Constant { name, at, len } in &self.constants {
+            let values = weights.stored(name).to_f32()?;
+            assert_eq!(values.len(), *len, "numbers of {name}");
+            constants[*at..][..*len].copy_from_slice(&values);
+        }
+        let matrices: Vec<Matrix> = match standing.is_empty() {
+            false => standing
+                .iter()
+                .map(|matrix| Matrix { layout: matrix.layout, start: matrix.bytes().as_ptr() })
+                .collect(),
+            true => {
+                let slot = |streamed: &Streamed| Matrix {
+                    layout: streamed.source.layout,
+                    start: place(sections.streamed + streamed.room * self.rooms[0] + streamed.offset),
+                };
+                self.streamed.iter().map(slot).collect()
+            }
+        };
+        let profile = profiled.then(|| super::Profile::new(&self.stages));
+        let phases = self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
+        // SAFETY: every section is aligned to a cache line and as long as `sections` has made it for these very values. The
+        // program owns the memory and drops it last.
+        let program = unsafe {
+            let stages = [0, 1].map(|n| {
+                let [ops, items, phases] = sections.stages[n];
+                let frozen = Frozen::new(&self.stages[n]);
+                Stage {
+                    ops: Table::at(place(ops), frozen.ops),
+                    items: Table::at(place(items), frozen.items),
+                    phases: Table::at(place(phases), frozen.phases),
+                }
+            });
+            Program {
+                kernels: self.kernels,
+                stages,
+                buffers: Table::at(place(sections.buffers), self.buffers),
+                matrices: Table::at(place(sections.matrices), matrices),
+                _standing: Table::at(place(sections.standing), standing),
+                sources: Table::at(
+                    place(sections.sources),
+                    self.streamed.iter().map(|streamed| streamed.source).collect(),
+                ),
+                constants: Table::at(place(sections.constants), constants),
+                weights: Arc::clone(weights),
+                largest: self.largest,
+                inputs: self.inputs,
+                scratch: self.scratch,
+                threads: self.threads,
+                tasks: Table::at(place(sections.tasks), vec![0; phases]),
+                failure: Mutex::new(None),
+                profile,
+                memory,
+            }
+        };
+        Ok(program)
+    }
+}
+
+/// A stage with the operations of each item side by side.
+struct Frozen {
+    ops: Vec<Op>,
+    items: Vec<Item>,
+    phases: Vec<std::ops::Range<usize>>,
+}
+
+impl Frozen {
+    fn new(stage: &PlannedStage) -> Self {
+        let mut frozen = Frozen { ops: Vec::new(), items: Vec::new(), phases: Vec::new() };
+        for items in &stage.phases {
+            let first = frozen.items.len();
+            for members in items {
+                let ops = frozen.ops.len()..frozen.ops.len() + members.len();
+                frozen.ops.extend(members.iter().map(|node| stage.nodes[*node].op.clone()));
+                frozen.items.push(Item { panels: panels(&frozen.ops[ops.clone()]), ops });
+            }
+            frozen.phases.push(first..frozen.items.len());
+        }
+        frozen
+    }
+}
+
+/// The panels that the products among these operations read.
+fn panels(ops: &[Op]) -> std::ops::Range<usize> {
+    let products = || {
+        ops.iter().filter_map(|op| match op {
+            Op::Product(product) => Some(product),
+            _ => None,
+        })
+    };
+    let start = products().map(|product| product.outputs.start / PANEL).min().unwrap_or(0);
+    start..products().map(|product| product.outputs.end.div_ceil(PANEL)).max().unwrap_or(start)
+}
+
+impl PlannedStage {
+    /// The operations in the order in which a program has them.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Node> {
+        self.phases.iter().flatten().flatten().map(|node| &self.nodes[*node])
+    }
+}

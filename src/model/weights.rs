@@ -1,0 +1,165 @@
+//! The weights of a loaded model, as sessions want them: standing in memory, in the file, or as ggml sees them.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Model;
+use crate::Error;
+use crate::ggml::{AlignedBuffer, Tensors};
+use crate::kernels::{Element, Kernels, Layout, Lookup, PackedMatrix, Source, Tables, Workers, place_bytes};
+use crate::session::Residency;
+use crate::weights::{Weights, touch};
+
+/// What is looked up for each token: words, positions and token types.
+const TABLES: [&str; 3] = ["token_embd.weight", "position_embd.weight", "token_types.weight"];
+
+impl Model {
+    pub(crate) fn weights(&self) -> &Arc<Weights> {
+        &self.loaded.weights
+    }
+
+    /// How many tensors the file has.
+    pub(crate) fn tensor_count(&self) -> usize {
+        self.weights().infos().len()
+    }
+
+    /// The weights as ggml sees them.
+    ///
+    /// # Errors
+    /// As [`Tensors::new`].
+    pub(crate) fn tensors(&self) -> Result<&Tensors, Error> {
+        if let Some(tensors) = self.loaded.tensors.get() {
+            return Ok(tensors);
+        }
+        let tensors = Tensors::new(self.weights())?;
+        Ok(self.loaded.tensors.get_or_init(|| tensors))
+    }
+
+    /// Where a packed matrix comes from.
+    pub(crate) fn source(&self, name: &str, layout: Layout) -> Source {
+        let stored = self.weights().stored(name);
+        match self.packing().and_then(|packing| packing.layout(name)) {
+            Some(packed) if packed == layout => Source::packed(layout, stored.start),
+            _ => Source::rows(stored, layout.element),
+        }
+    }
+
+    /// Whether a matrix is used where the file has it packed.
+    fn is_used_in_file(&self, name: &str, layout: Layout, residency: Residency) -> bool {
+        let packed = self.packing().and_then(|packing| packing.layout(name)) == Some(layout);
+        let storage = self.weights().storage();
+        // What is in memory already, and stays, needs no second place.
+        packed && (storage.is_in_memory() || residency == Residency::Mapped && storage.is_mapped())
+    }
+
+    /// Bytes that these matrices take where the file is mapped, and in memory of their own.
+    pub(crate) fn standing_bytes(&self, wanted: &[(String, Layout)], residency: Residency) -> [usize; 2] {
+        let mut bytes = [0, 0];
+        for (name, layout) in wanted {
+            match self.is_used_in_file(name, *layout, residency) {
+                true if self.weights().storage().is_mapped() => bytes[0] += layout.bytes(),
+                true => {}
+                false => bytes[1] += place_bytes(*layout),
+            }
+        }
+        bytes
+    }
+
+    /// Those matrices, packed, in memory or where the file has them packed. What another session has had packed already is shared.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::load`].
+    pub(crate) fn standing(
+        &self,
+        wanted: &[(String, Layout)],
+        residency: Residency,
+        kernels: Kernels,
+        workers: &mut Workers,
+        ready: &(dyn Fn(f32) -> bool + Sync),
+    ) -> Result<Vec<PackedMatrix>, Error> {
+        let key = |(name, layout): &(String, Layout)| -> (String, Element) { (name.clone(), layout.element) };
+        let in_file = |(name, layout): &(String, Layout)| self.is_used_in_file(name, *layout, residency);
+        let mut packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<_> =
+            wanted.iter().filter(|wanted| !in_file(wanted) && !packed.contains_key(&key(wanted))).collect();
+        let sources: Vec<Source> = missing.iter().map(|(name, layout)| self.source(name, *layout)).collect();
+        let fresh = PackedMatrix::load(self.weights(), &sources, kernels, workers, ready)?;
+        packed.extend(missing.into_iter().map(key).zip(fresh));
+        let matrix = |wanted: &(String, Layout)| match in_file(wanted) {
+            true => PackedMatrix::in_file(self.weights(), wanted.1, self.weights().stored(&wanted.0).start),
+            false => packed[&key(wanted)].clone(),
+        };
+        Ok(wanted.iter().map(matrix).collect())
+    }
+
+    /// What is looked up for each token: in memory, or in the file if all weights are streamed from there.
+    pub(crate) fn tables(&self, streamed: bool) -> Tables<'_> {
+        let [words, positions, types] = [0, 1, 2].map(|table| {
+            let stored = self.weights().stored(TABLES[table]);
+            let own = self.loaded.tables.get().map(|tables| tables[table].as_slice());
+            let bytes = match streamed {
+                true => None,
+                false => own.or_else(|| Some(&self.weights().storage().view()?[stored.range()])),
+            };
+            Lookup { stored, bytes }
+        });
+        Tables { words, positions, types }
+    }
+
+    /// Bytes of these tables.
+    pub(crate) fn table_bytes(&self) -> usize {
+        TABLES.iter().map(|name| self.weights().stored(name).range().len()).sum()
+    }
+
+    /// Reads these tables into memory, if the file is neither there nor mapped.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Read`].
+    pub(crate) fn load_tables(&self) -> Result<(), Error> {
+        let storage = self.weights().storage();
+        if storage.view().is_some() || self.loaded.tables.get().is_some() {
+            return Ok(());
+        }
+        let load = |name: &str| {
+            let range = self.weights().stored(name).range();
+            let mut table = AlignedBuffer::new(range.len(), "the embeddings")?;
+            storage.read(range.start, table.as_mut_slice())?;
+            Ok::<_, Error>(table)
+        };
+        let [words, positions, types] = TABLES.map(load);
+        let _ = self.loaded.tables.set([words?, positions?, types?]);
+        Ok(())
+    }
+
+    /// Touches every page of these tables that is in memory.
+    pub(crate) fn touch_tables(&self, streamed: bool) {
+        let Tables { words, positions, types } = self.tables(streamed);
+        [words, positions, types].iter().filter_map(|table| table.bytes).for_each(touch);
+    }
+
+    /// Keeps these tables from being swapped out or evicted.
+    ///
+    /// # Errors
+    /// [`Error::Lock`].
+    pub(crate) fn lock_tables(&self, streamed: bool) -> Result<(), Error> {
+        match streamed {
+            true => Ok(()),
+            false => TABLES
+                .iter()
+                .try_for_each(|name| self.weights().storage().lock(self.weights().stored(name).range())),
+        }
+    }
+
+    /// Touches every page of the file, which is in memory or mapped.
+    pub(crate) fn touch_file(&self) {
+        self.weights().storage().view().into_iter().for_each(touch);
+    }
+
+    /// Keeps the file from being evicted.
+    ///
+    /// # Errors
+    /// [`Error::Lock`].
+    pub(crate) fn lock_file(&self) -> Result<(), Error> {
+        let storage = self.weights().storage();
+        storage.lock(0..storage.len())
+    }
+}

@@ -1,0 +1,139 @@
+//! What a session takes, told before it is taken, and how to run within a budget.
+
+use super::SessionOptions;
+use super::engine::{EnginePlan, Lowering};
+use crate::Error;
+use crate::ggml::ALIGNMENT;
+use crate::model::Model;
+use crate::vision::{FrontEnd, PatchGrid};
+
+/// Where the weights of a session are while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Residency {
+    /// The fastest that the memory budget allows.
+    #[default]
+    Auto,
+    /// In private memory, in the order in which the kernels read them. All sessions of a model share it.
+    Resident,
+    /// Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
+    Mapped,
+    /// Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
+    Streamed,
+}
+
+impl Residency {
+    /// All of them.
+    pub const ALL: [Residency; 4] = [Self::Auto, Self::Resident, Self::Mapped, Self::Streamed];
+
+    /// Its name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Residency::Auto => "auto",
+            Residency::Resident => "resident",
+            Residency::Mapped => "mapped",
+            Residency::Streamed => "streamed",
+        }
+    }
+}
+
+impl std::fmt::Display for Residency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Residency {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|residency| residency.name() == name).ok_or_else(|| Error::Input {
+            name: "residency".to_owned(),
+            expected: Self::ALL.map(Self::name).join(", "),
+            found: format!("{name:?}"),
+        })
+    }
+}
+
+/// What a model and one session of it hold together, in bytes.
+///
+/// Mapped weights are counted as if all of them were in memory at once. What models and sessions share is counted whole: a second
+/// session of a model takes only [`session`](Self::session) more, and what each of its threads takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryPlan {
+    /// Where the weights will be: never [`Residency::Auto`].
+    pub residency: Residency,
+    /// How the model will be computed: never [`Lowering::Fastest`].
+    pub lowering: Lowering,
+    /// Weights where the file is mapped, or where they are part of the program.
+    pub weights_mapped: usize,
+    /// Weights in memory of their own: packed, or a copy of the file.
+    pub weights_private: usize,
+    /// The session's block: scratch, inputs and results, its tables, and room for streamed weights. To the byte what
+    /// [`Session::new_in`](crate::Session::new_in) wants.
+    pub session: usize,
+    /// The tokenizer, at most, if the model has one; it is made for the first question that is text.
+    pub tokenizer: usize,
+    /// The answers' texts.
+    pub labels: usize,
+    /// The list of tensors, and the threads' stacks, as far as they are used.
+    pub other: usize,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        let Self { weights_mapped, weights_private, session, tokenizer, labels, other, .. } = self;
+        weights_mapped + weights_private + session + tokenizer + labels + other
+    }
+}
+
+/// Bytes of room for a picture that is cut into regions: features and boxes, and scratch to scale it.
+pub(super) fn picture_bytes(model: &Model, options: &SessionOptions) -> usize {
+    let FrontEnd::PatchGrid(grid) = model.front_end() else { return 0 };
+    let regions = grid.region_count();
+    if regions > options.max_regions {
+        return 0;
+    }
+    let numbers = regions * (grid.feature_len() + PatchGrid::BOX_LEN) + grid.scratch_len();
+    (numbers * size_of::<f32>()).next_multiple_of(ALIGNMENT)
+}
+
+/// What a thread's stack takes, as far as it is used.
+const STACK_BYTES: usize = 64 << 10;
+
+/// What the description of a tensor takes.
+const TENSOR_BYTES: usize = 768;
+
+/// Plans a session: the first way to run that the budget allows.
+///
+/// # Errors
+/// [`Error::Budget`] if none does; otherwise as [`Session::new`](super::Session::new).
+pub(super) fn plan(
+    model: &Model,
+    options: &SessionOptions,
+    observed: bool,
+) -> Result<(EnginePlan, MemoryPlan), Error> {
+    let budget = options.memory_budget.unwrap_or(usize::MAX);
+    let mut smallest = usize::MAX;
+    for way in EnginePlan::ways(model, options, observed)? {
+        let engine = EnginePlan::new(model, options, way)?;
+        let [weights_mapped, weights_private] = engine.weights(model);
+        let plan = MemoryPlan {
+            residency: way.residency,
+            lowering: way.lowering(),
+            weights_mapped,
+            weights_private,
+            session: engine.session_bytes() + picture_bytes(model, options),
+            tokenizer: model.tokenizer_bytes(),
+            labels: model.label_bytes(),
+            other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES,
+        };
+        if plan.total() <= budget {
+            return Ok((engine, plan));
+        }
+        smallest = smallest.min(plan.total());
+    }
+    Err(Error::Budget { budget, smallest })
+}
