@@ -3,8 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::io::{Error, ErrorKind, Result};
 
-use super::arguments::{UserData, Versioned};
 use super::Failure;
+use super::arguments::{UserData, Versioned};
 use crate::Loader;
 
 /// A source of the caller's own for a model's file: an archive, flash memory, a network. The library never calls two of its

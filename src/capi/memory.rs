@@ -26,7 +26,10 @@ pub struct lxmert_allocator {
 /// Where a session is to live.
 pub(super) enum Memory {
     Heap,
-    Block { start: NonNull<u8>, len: usize },
+    Block {
+        start: NonNull<u8>,
+        len: usize,
+    },
     Allocator {
         allocate: unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void,
         release: unsafe extern "C" fn(*mut c_void, *mut c_void, usize),
@@ -53,7 +56,9 @@ impl Memory {
             };
         }
         if block.is_some() {
-            return Err(Failure::argument(format_args!("options has an allocator and memory: give one of them")));
+            return Err(Failure::argument(format_args!(
+                "options has an allocator and memory: give one of them"
+            )));
         }
         // SAFETY: not NULL as just checked; an allocator, by contract.
         let [allocator] = *unsafe { slice("options->allocator", allocator, 1) }? else {

@@ -5,8 +5,8 @@ use std::ffi::c_char;
 use super::arguments::{Out, Versioned};
 use super::errors::status;
 use super::handles::Handle;
-use super::model::{LoadedModel, lxmert_model};
 use super::lxmert_status;
+use super::model::{LoadedModel, lxmert_model};
 use super::options::{Given, lxmert_residency, lxmert_session_options};
 use super::strings::lowering_name;
 

@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn a_package_being_made_does_not_move_the_prefix() {
         let staged = |prefix: &str, destdir: &str| staged(Path::new(prefix), Some(Path::new(destdir)));
-        assert_eq!(staged("/usr", "/tmp/package"), Ok(PathBuf::from("/tmp/package/usr")));
-        assert!(staged("usr", "/tmp/package").is_err());
+        assert_eq!(staged("/usr", "/stage"), Ok(PathBuf::from("/stage/usr")));
+        assert!(staged("usr", "/stage").is_err());
     }
 
     #[test]
