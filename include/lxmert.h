@@ -236,19 +236,19 @@ typedef enum lxmert_front_end {
  */
 typedef enum lxmert_residency {
     /**
-     * The fastest that fits the memory budget.
+     * The fastest that the memory budget allows.
      */
     LXMERT_RESIDENCY_AUTO = 0,
     /**
-     * In memory of their own, in the order in which the kernels read them.
+     * In memory of their own, in the order in which the kernels read them. All sessions of a model share it.
      */
     LXMERT_RESIDENCY_RESIDENT = 1,
     /**
-     * Where the file lies: mapped, and shared with other processes.
+     * Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
      */
     LXMERT_RESIDENCY_MAPPED = 2,
     /**
-     * Read from the file while a run needs them, a few at a time.
+     * Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
      */
     LXMERT_RESIDENCY_STREAMED = 3,
 } lxmert_residency;
@@ -294,9 +294,8 @@ typedef struct lxmert_loader {
      */
     uint64_t size;
     /**
-     * Called once, when the library reads no more; may be NULL. That is after loading, also if it fails, or not before the model
-     * and all its sessions are freed where weights are streamed. The one exception: a call that returns
-     * LXMERT_INVALID_ARGUMENT has not taken the loader, and does not close it.
+     * Called once, when the library reads no more: when the model and all its sessions are freed, or when loading has failed. May be
+     * NULL. The one exception: a call that returns LXMERT_INVALID_ARGUMENT has not taken the loader, and does not close it.
      */
     void (*close)(void *user_data);
     /**
@@ -384,15 +383,17 @@ typedef struct lxmert_model_info {
 } lxmert_model_info;
 
 /**
- * Where a session gets its memory from. Both functions are called on the thread that makes or frees the session.
+ * Where a session gets its memory from: one block, taken while the session is made. Both functions are needed. The struct has
+ * no struct_size, and never changes.
  */
 typedef struct lxmert_allocator {
     /**
-     * Returns size bytes that begin at a multiple of alignment, or NULL if it cannot. Called once, while the session is made.
+     * Returns size bytes that begin at a multiple of alignment, or NULL if it cannot. Called once, on the thread that makes the
+     * session.
      */
     void *(*allocate)(void *user_data, size_t size, size_t alignment);
     /**
-     * Takes them back. Called once, when the session is freed or could not be made.
+     * Takes them back. Called once, on the thread that frees the session, or if it could not be made.
      */
     void (*release)(void *user_data, void *memory, size_t size);
     /**
@@ -453,7 +454,8 @@ typedef struct lxmert_session_options {
      */
     bool inputs_embeds;
     /**
-     * The most bytes that the session, the model and all that they share may take in memory. Default: no limit.
+     * The most bytes that the model and the session may hold together, as lxmert_plan counts them. The fastest way to run that keeps
+     * to it is chosen. Default: no limit.
      */
     size_t memory_budget;
     /**
@@ -461,11 +463,11 @@ typedef struct lxmert_session_options {
      */
     int32_t residency;
     /**
-     * Whether to lock all of that memory, so that none of it is swapped out.
+     * Whether all memory of the session, and the weights if they are in memory, may never be swapped out or evicted. Linux only.
      */
     bool lock_memory;
     /**
-     * Whether to touch all of it while the session is made, so that no run waits for a page.
+     * Whether every page of that memory is touched while the session is made, so that no run waits for one.
      */
     bool prefault;
     /**
@@ -473,7 +475,7 @@ typedef struct lxmert_session_options {
      */
     bool profile;
     /**
-     * Where the session's memory comes from; read during the call only. Default: the C library's heap.
+     * Where the session's memory comes from; the struct is read during the call only. Default: the heap.
      */
     const struct lxmert_allocator *allocator;
     /**
@@ -494,8 +496,8 @@ typedef struct lxmert_session_options {
      */
     void *abort_user_data;
     /**
-     * Told from 0 to 1 how far the weights are made ready, on the thread that makes the session; false gives up the call with
-     * LXMERT_CANCELLED.
+     * Told the share of the weights, 0 to 1, that is ready while the session is made, by any of its threads; false gives up the call
+     * with LXMERT_CANCELLED.
      */
     bool (*progress)(float fraction, void *user_data);
     /**
@@ -505,7 +507,8 @@ typedef struct lxmert_session_options {
 } lxmert_session_options;
 
 /**
- * What a session would take in memory, in bytes, and how it would run.
+ * What a model and one session of it hold together, in bytes, and how the session would run. What sessions share is counted
+ * whole: a second session of the model takes only its session and other more.
  */
 typedef struct lxmert_memory_plan {
     /**
@@ -521,19 +524,19 @@ typedef struct lxmert_memory_plan {
      */
     const char *lowering;
     /**
-     * Weights where the file is mapped: pages that the operating system can have back, shared by all processes.
+     * Weights where the file is mapped, as if all of them were in memory at once, or where the caller keeps its bytes.
      */
     size_t weights_mapped;
     /**
-     * Weights in memory of the model's own, shared by all its sessions.
+     * Weights in memory of the model's own, which all its sessions share.
      */
     size_t weights_private;
     /**
-     * The session's own memory: what allocator is asked for, and what memory must hold.
+     * The session's block: what allocator is asked for, and what memory must have room for, to the byte.
      */
     size_t session;
     /**
-     * The tokenizer, once the first question is asked as text.
+     * The tokenizer, at most, once the first question is asked as text.
      */
     size_t tokenizer;
     /**
@@ -541,7 +544,7 @@ typedef struct lxmert_memory_plan {
      */
     size_t labels;
     /**
-     * All else.
+     * The list of tensors, and the threads' stacks as far as they are used.
      */
     size_t other;
     /**
@@ -806,18 +809,20 @@ enum lxmert_status lxmert_model_from_memory(const void *bytes,
                                             struct lxmert_model **out);
 
 /**
- * Loads a model through the caller's own functions. The struct is copied, and need not outlive the call.
+ * Loads a model through the caller's own functions. Only the file's header is read now; sessions read the rest when they are
+ * made, or in every run where weights are streamed. The struct is copied, and need not outlive the call.
  *
  * On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
  *
- * | allocates   | the handle, tokenizer and answers, and the weights                              |
+ * | allocates   | the handle, tokenizer and answers; not the weights                              |
  * |-------------|---------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                             |
  * | blocks      | while the loader reads                                                          |
  * | fails       | LXMERT_INVALID_ARGUMENT before anything is read; LXMERT_IO if the loader fails; |
  * |             | LXMERT_INVALID_MODEL, LXMERT_OUT_OF_MEMORY; then nothing is left behind         |
  */
-enum lxmert_status lxmert_model_from_loader(const struct lxmert_loader *loader, struct lxmert_model **out);
+enum lxmert_status lxmert_model_from_loader(const struct lxmert_loader *loader,
+                                            struct lxmert_model **out);
 
 /**
  * Frees a model; NULL is fine. Sessions that were made of it keep what they need, but the strings that the model has given
@@ -992,7 +997,8 @@ enum lxmert_status lxmert_session_get_info(const struct lxmert_session *session,
  *
  * features are [regions, feature_size] and boxes [regions, box_size] with the sizes of lxmert_model_info; all numbers are
  * finite. The first four of a box are x1, y1, x2, y2 of its corners, divided by the image's width (x) and height (y). Both
- * are read during the call only. If it fails, no image is encoded.
+ * are read during the call only. If it refuses its arguments, the image before stays encoded; if it gives up while it
+ * computes, none is.
  *
  * | allocates   | no                                                                                                  |
  * |-------------|-----------------------------------------------------------------------------------------------------|
@@ -1009,7 +1015,7 @@ enum lxmert_status lxmert_encode_regions(struct lxmert_session *session,
 /**
  * Encodes an image from its pixels, for a model with a patch grid: 8-bit red, green and blue, row by row from the top left.
  * stride is the distance of two rows in bytes, 0 for 3 * width. Images of another size than the grid's are scaled to it. rgb
- * is read during the call only. If it fails, no image is encoded.
+ * is read during the call only. Failures leave what lxmert_encode_regions tells.
  *
  * | allocates   | no                                                                                      |
  * |-------------|-----------------------------------------------------------------------------------------|

@@ -87,7 +87,8 @@ unsafe impl Versioned for lxmert_tensor {
 ///
 /// features are [regions, feature_size] and boxes [regions, box_size] with the sizes of lxmert_model_info; all numbers are
 /// finite. The first four of a box are x1, y1, x2, y2 of its corners, divided by the image's width (x) and height (y). Both
-/// are read during the call only. If it fails, no image is encoded.
+/// are read during the call only. If it refuses its arguments, the image before stays encoded; if it gives up while it
+/// computes, none is.
 ///
 /// | allocates   | no                                                                                                  |
 /// |-------------|-----------------------------------------------------------------------------------------------------|
@@ -118,7 +119,7 @@ pub unsafe extern "C" fn lxmert_encode_regions(
 
 /// Encodes an image from its pixels, for a model with a patch grid: 8-bit red, green and blue, row by row from the top left.
 /// stride is the distance of two rows in bytes, 0 for 3 * width. Images of another size than the grid's are scaled to it. rgb
-/// is read during the call only. If it fails, no image is encoded.
+/// is read during the call only. Failures leave what lxmert_encode_regions tells.
 ///
 /// | allocates   | no                                                                                      |
 /// |-------------|-----------------------------------------------------------------------------------------|

@@ -1,0 +1,45 @@
+//! The library's messages in the program's log. One test, since there is one log.
+
+use std::ffi::{c_char, c_void};
+use std::ptr::null_mut;
+use std::sync::Mutex;
+
+use lxmert::capi::lxmert_status::*;
+use lxmert::capi::*;
+
+use crate::support::*;
+
+static MESSAGES: Mutex<Vec<(i32, String)>> = Mutex::new(Vec::new());
+
+unsafe extern "C" fn keep(level: i32, message: *const c_char, data: *mut c_void) {
+    assert_eq!(data, (&raw const MESSAGES).cast_mut().cast());
+    // Refused here, where it would wait for itself.
+    refused(c!(lxmert_set_log(None, null_mut(), 0)), LXMERT_BUSY, "log callback");
+    MESSAGES.lock().unwrap().push((level, string(message)));
+}
+
+#[test]
+fn messages_go_to_the_callback_up_to_the_level() {
+    let data = (&raw const MESSAGES).cast_mut().cast();
+    for level in [0, 5, -1, i32::MIN, i32::MAX] {
+        refused(c!(lxmert_set_log(Some(keep), data, level)), LXMERT_INVALID_ARGUMENT, "max_level");
+    }
+    ok(c!(lxmert_set_log(Some(keep), data, lxmert_log_level::LXMERT_LOG_INFO as i32)));
+    log::info!(target: "lxmert::test", "first\nline");
+    log::debug!(target: "lxmert::test", "beyond the level");
+    log::warn!(target: "another", "of another library");
+    log::error!(target: "lxmert", "second");
+    // The sums of a profile.
+    let profiled = session_with(&easy_vqa(), |options| options.profile = true.into());
+    still_answers(&profiled);
+    drop(profiled);
+    ok(c!(lxmert_set_log(None, null_mut(), 77)));
+    log::error!(target: "lxmert", "after the end");
+
+    let messages = MESSAGES.lock().unwrap();
+    let of = |text: &str| messages.iter().filter(|(_, message)| message.contains(text)).collect::<Vec<_>>();
+    assert_eq!(of("first line"), [&(3, "first line".to_owned())]);
+    assert_eq!(of("second"), [&(1, "second".to_owned())]);
+    assert!(of("beyond").is_empty() && of("another library").is_empty() && of("after").is_empty());
+    assert!(messages.iter().all(|(level, _)| (1..=3).contains(level)));
+}
