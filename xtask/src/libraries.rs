@@ -97,7 +97,7 @@ fn compile(target: Option<&str>) -> Result<Built> {
             .map(PathBuf::from)
             .find(|file| file.extension().is_some_and(|found| found == extension))
             .ok_or_else(|| {
-                format!("Cargo built no .{extension}: installing is made for ELF targets, as Linux is")
+                format!("Cargo built no .{extension}: only Linux with a shared C library is installed for")
             })
     };
     let libraries = messages

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 /// The test that compares the header with the functions writes it, too.
 fn header() -> Result<()> {
     let mut cargo = tools::cargo();
-    cargo.env("LXMERT_UPDATE", "1").args(["test", "--package", "lxmert", "--test", "header"]);
+    cargo.env("LXMERT_UPDATE", "1").args(["test", "--release", "--package", "lxmert", "--test", "header"]);
     tools::succeed(&mut cargo)
 }
 

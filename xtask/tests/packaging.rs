@@ -14,7 +14,7 @@ use lxmert::{Model, Session, SessionOptions};
 const QUESTIONS: [&str; 3] =
     ["what shape is in the image?", "what color is the shape?", "is there a circle?"];
 
-const C_WARNINGS: &str = "-Wall -Wextra -Werror -pedantic";
+const WARNINGS: &str = "-Wall -Wextra -Werror -pedantic";
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
@@ -152,7 +152,7 @@ fn build(compiler: &str, name: &str, sources: &[PathBuf], includes: &[PathBuf], 
         text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let mut command = Command::new(compiler);
-    command.args(C_WARNINGS.split(' ')).args(of_package(&["--cflags"]));
+    command.args(WARNINGS.split(' ')).args(of_package(&["--cflags"]));
     command.args(includes.iter().map(|folder| {
         let mut option = OsString::from("-I");
         option.push(folder);
@@ -203,6 +203,19 @@ fn the_documentation_lists_every_function() {
         // Others' rows may refer to it in their last column.
         let of_function = |row: &&&str| row.split('|').nth(1).unwrap().contains(&name);
         assert_eq!(rows.iter().filter(of_function).count(), 1, "{function}");
+    }
+}
+
+#[test]
+fn the_programs_of_the_documentation_compile() {
+    let page = fs::read_to_string(root("docs/embedding.md")).unwrap();
+    for (language, compiler) in [("c", ["cc", "-std=c11"]), ("cpp", ["c++", "-std=c++17"])] {
+        let (_, program) = page.split_once(&format!("```{language}\n")).unwrap();
+        let file = folder(&format!("page-{language}")).join(format!("answer.{language}"));
+        fs::write(&file, program.split_once("```").unwrap().0).unwrap();
+        let mut command = Command::new(compiler[0]);
+        command.args(WARNINGS.split(' ')).args([compiler[1], "-fsyntax-only", "-I"]);
+        succeed(command.arg(prefix().join("include")).arg(file));
     }
 }
 
