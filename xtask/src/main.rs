@@ -28,7 +28,7 @@ enum Task {
     /// The variables LXMERT_CPU and GGML_SOURCE_DIR count as in any build. For another target than this machine, CROSS_COMPILE is the
     /// prefix of the binutils (aarch64-linux-gnu-); Cargo's own variables name its linker.
     Install(install::Arguments),
-    /// Write include/lxmert.h and include/lxmert.symbols anew from the functions in src/capi.
+    /// Write include/lxmert.h anew from the functions in src/capi. The list of functions, include/lxmert.symbols, is written by hand.
     Header,
 }
 
