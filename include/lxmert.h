@@ -760,7 +760,7 @@ const char *lxmert_build_info(void);
  * silent again, as it is at first; max_level then does not matter. When the call returns, the previous callback runs no more
  * and its user_data may be freed.
  *
- * | allocates   | a little, at the first call                                                                         |
+ * | allocates   | no                                                                                                  |
  * |-------------|-----------------------------------------------------------------------------------------------------|
  * | thread-safe | yes, but not from within the callback                                                               |
  * | blocks      | until messages under way are delivered                                                              |
@@ -931,7 +931,7 @@ enum lxmert_status lxmert_session_create(const struct lxmert_model *model,
 /**
  * Frees a session; NULL is fine. Its outputs and the texts of its answers end with it.
  *
- * | allocates   | no                                                                                     |
+ * | allocates   | only to report a profile                                                               |
  * |-------------|----------------------------------------------------------------------------------------|
  * | thread-safe | not while another call uses the same handle                                            |
  * | blocks      | until its threads have ended                                                           |

@@ -111,7 +111,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A question was asked while no single image is encoded.
-    #[error("no single image is encoded: call encode_image before asking")]
+    #[error("no single image is encoded: encode one before asking")]
     NoImage,
     /// The question or the tokenizer.
     #[error(transparent)]
@@ -129,7 +129,7 @@ pub enum Error {
     },
     /// A session is asked for what it was not made to compute.
     #[error(
-        "this session does not compute {output}: name it in SessionOptions::outputs, and run before reading"
+        "this session does not compute {output}: name it in the session's outputs, and run before reading"
     )]
     NotRequested {
         /// The output.

@@ -221,6 +221,13 @@ impl Session {
         let picture = memory::picture_bytes(model, &options);
         let [memory, picture] = memory.cut([plan.session - picture, picture]);
         let engine = Engine::new(model, &options, engine, memory)?;
+        log::info!(
+            "made a session: {}, weights {}, {} bytes of its own, {} with the model",
+            plan.lowering,
+            plan.residency,
+            plan.session,
+            plan.total()
+        );
         Ok(Session {
             model: model.clone(),
             stop: Stop::new(options.abort.clone()),
@@ -302,7 +309,7 @@ impl Session {
         let FrontEnd::PatchGrid(grid) = *self.model.front_end() else {
             return Err(Error::Missing {
                 what: "front end for pixels",
-                remedy: "it takes regions from a detector: use encode_image or encode_regions",
+                remedy: "it takes regions from a detector: encode those",
             });
         };
         let regions = grid.region_count();
@@ -358,7 +365,7 @@ impl Session {
         if self.model.config().head.images() > 1 {
             return Err(Error::Missing {
                 what: "answers about one image",
-                remedy: "an NLVR2 model judges a statement by two images: use Session::run with a batch of two",
+                remedy: "an NLVR2 model judges a statement by two images: run a batch of two",
             });
         }
         // What is encoded may also be a batch of `run`, which is no image to ask about.

@@ -87,6 +87,7 @@ impl Failure {
     fn panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        log::error!("a panic was caught: {text}");
         Self::new(
             lxmert_status::LXMERT_INTERNAL,
             format_args!("the library failed: {text}; this is a fault of the library, please report it"),

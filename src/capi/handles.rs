@@ -37,9 +37,9 @@ impl<T: Kind> Handle<T> {
         if handle.is_null() {
             return Err(Failure::argument(format_args!("{0} is NULL: give the handle of a {0}", T::NAME)));
         }
-        // SAFETY: aligned by the first check, readable by this function's contract; nothing writes to a mark without atomics.
-        if !handle.is_aligned() || unsafe { &*(&raw const (*handle).mark) }.load(Ordering::Acquire) != T::MARK
-        {
+        // SAFETY: aligned when it is asked, readable by this function's contract; marks are only written as atomics.
+        let marked = || unsafe { &(*handle).mark }.load(Ordering::Acquire) == T::MARK;
+        if !handle.is_aligned() || !marked() {
             return Err(Failure::argument(format_args!(
                 "{0} is not the handle of a {0}: it is of another kind, or freed",
                 T::NAME

@@ -77,7 +77,7 @@ impl Log for Forward {
 /// silent again, as it is at first; max_level then does not matter. When the call returns, the previous callback runs no more
 /// and its user_data may be freed.
 ///
-/// | allocates   | a little, at the first call                                                                         |
+/// | allocates   | no                                                                                                  |
 /// |-------------|-----------------------------------------------------------------------------------------------------|
 /// | thread-safe | yes, but not from within the callback                                                               |
 /// | blocks      | until messages under way are delivered                                                              |

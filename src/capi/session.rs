@@ -170,7 +170,7 @@ fn about(session: &Session) -> lxmert_session_info {
 
 /// Frees a session; NULL is fine. Its outputs and the texts of its answers end with it.
 ///
-/// | allocates   | no                                                                                     |
+/// | allocates   | only to report a profile                                                               |
 /// |-------------|----------------------------------------------------------------------------------------|
 /// | thread-safe | not while another call uses the same handle                                            |
 /// | blocks      | until its threads have ended                                                           |

@@ -100,6 +100,11 @@ impl Model {
         let name = metadata.opt_str("general.name")?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
         let file_bytes = storage.len();
+        log::info!(
+            "loaded {}: head {}, {parameters} parameters, {file_bytes} bytes",
+            name.as_deref().unwrap_or("a model without a name"),
+            config.head.name()
+        );
         let weights = Arc::new(Weights::new(storage, header.tensors()));
         let loaded = Loaded {
             config,

@@ -129,7 +129,7 @@ impl<'a> QuestionInput<'a> {
                 indices("input_ids", ids, config.vocab_size)?;
             }
             Text::Embeddings(_) if !options.inputs_embeds => {
-                let expected = "token ids, or SessionOptions::inputs_embeds set".to_owned();
+                let expected = "token ids, or inputs_embeds set in the session's options".to_owned();
                 return Err(input("inputs_embeds", expected, "embeddings".to_owned()));
             }
             Text::Embeddings(embeddings) => {
@@ -186,17 +186,17 @@ pub(super) fn check_sizes(
 }
 
 fn limit_batch(found: usize, options: &SessionOptions) -> Result<(), Error> {
-    let remedy = "raise SessionOptions::max_batch or run smaller batches";
+    let remedy = "raise the session's max_batch or run smaller batches";
     limit("pairs in a batch", found, options.max_batch, remedy)
 }
 
 pub(super) fn limit_regions(found: usize, options: &SessionOptions) -> Result<(), Error> {
-    limit("regions", found, options.max_regions, "raise SessionOptions::max_regions or keep the best regions")
+    limit("regions", found, options.max_regions, "raise the session's max_regions or keep the best regions")
 }
 
 fn limit_tokens(found: usize, config: &Config, options: &SessionOptions) -> Result<(), Error> {
     limit("tokens", found, config.max_position_embeddings, SHORTEN)?;
-    limit("tokens", found, options.max_tokens, "raise SessionOptions::max_tokens or shorten the text")
+    limit("tokens", found, options.max_tokens, "raise the session's max_tokens or shorten the text")
 }
 
 /// What to do about more tokens than the model has positions.

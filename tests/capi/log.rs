@@ -40,6 +40,7 @@ fn messages_go_to_the_callback_up_to_the_level() {
     let of = |text: &str| messages.iter().filter(|(_, message)| message.contains(text)).collect::<Vec<_>>();
     assert_eq!(of("first line"), [&(3, "first line".to_owned())]);
     assert_eq!(of("second"), [&(1, "second".to_owned())]);
+    assert!(!of("loaded ").is_empty() && !of("made a session").is_empty());
     assert!(of("beyond").is_empty() && of("another library").is_empty() && of("after").is_empty());
     assert!(messages.iter().all(|(level, _)| (1..=3).contains(level)));
 }
