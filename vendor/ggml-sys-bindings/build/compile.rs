@@ -67,7 +67,9 @@ impl<'a> Compiler<'a> {
         let mut build = cc::Build::new();
         match language {
             Language::C => build.std("gnu11"),
-            Language::Cpp => build.cpp(true).std("gnu++17"),
+            // GCC would else mark some data of templates as one for the whole process. That holds even within a shared library,
+            // which then can never be unloaded, and no tool can make such symbols local to a static one.
+            Language::Cpp => build.cpp(true).std("gnu++17").flag_if_supported("-fno-gnu-unique"),
         };
         // The same in all profiles: ggml without optimisation is of use to nobody.
         build.opt_level(3).debug(false).define("NDEBUG", None);

@@ -1,0 +1,59 @@
+//! The project's own tasks, run as `cargo xtask TASK`.
+
+mod install;
+mod libraries;
+mod licences;
+mod tools;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A failure, told in one line.
+type Result<T> = std::result::Result<T, String>;
+
+/// The project's own tasks.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the C library, shared and static, and install it with its headers, pkg-config file and CMake package.
+    ///
+    /// The variables LXMERT_CPU and GGML_SOURCE_DIR count as in any build. For another target than this machine, CROSS_COMPILE is the
+    /// prefix of the binutils (aarch64-linux-gnu-); Cargo's own variables name its linker.
+    Install(install::Arguments),
+    /// Write include/lxmert.h anew from the functions in src/capi. The list of functions, include/lxmert.symbols, is written by hand.
+    Header,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Install(arguments) => install::install(&arguments),
+        Task::Header => header(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The test that compares the header with the functions writes it, too.
+fn header() -> Result<()> {
+    let mut cargo = tools::cargo();
+    cargo.env("LXMERT_UPDATE", "1").args(["test", "--release", "--package", "lxmert", "--test", "header"]);
+    tools::succeed(&mut cargo)
+}
+
+/// The workspace's folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
