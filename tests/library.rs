@@ -1,25 +1,12 @@
 //! The shared library: what it exports, and under which name programs ask for it.
 #![cfg(target_os = "linux")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::Command;
 
-/// Builds it beside this test, in the same profile, where most of it lies compiled already.
-fn build() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let outputs = test.ancestors().nth(2).unwrap();
-    let profile = outputs.file_name().unwrap().to_str().unwrap();
-    let status = Command::new(env!("CARGO"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["rustc", "--package", "lxmert", "--lib", "--crate-type", "cdylib", "--no-default-features"])
-        .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
-        .arg(outputs.parent().unwrap())
-        .args(["--", "-C", "link-arg=-Wl,-soname,liblxmert.so.0"])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    outputs.join("liblxmert.so")
-}
+use common::shared_library;
 
 fn lines_of(program: &str, arguments: &[&str], library: &Path) -> Vec<String> {
     let output = Command::new(program).args(arguments).arg(library).output().unwrap();
@@ -30,7 +17,7 @@ fn lines_of(program: &str, arguments: &[&str], library: &Path) -> Vec<String> {
 /// A robot's process may hold another ggml, or another Rust library: nothing but the interface may be visible.
 #[test]
 fn exports_the_interface_and_nothing_else() {
-    let library = build();
+    let library = shared_library::build();
     let defined = lines_of("nm", &["-D", "--defined-only", "--format=posix"], &library);
     let mut found: Vec<&str> = defined.iter().filter_map(|line| line.split(' ').next()).collect();
     found.sort_unstable();
@@ -40,5 +27,5 @@ fn exports_the_interface_and_nothing_else() {
 
     let dynamic = lines_of("readelf", &["-d", "-W"], &library);
     let name = dynamic.iter().find(|line| line.contains("SONAME")).expect("a name for the loader");
-    assert!(name.contains("[liblxmert.so.0]"), "{name}");
+    assert!(name.contains(&format!("[{}]", shared_library::SONAME)), "{name}");
 }

@@ -60,6 +60,11 @@ impl Header {
         &self.metadata
     }
 
+    /// The keys and values without the rest.
+    pub fn into_metadata(self) -> Metadata {
+        self.metadata
+    }
+
     /// The tensors in the order of the list, which is the order of their data too.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

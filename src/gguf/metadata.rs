@@ -93,6 +93,15 @@ impl Metadata {
         }
     }
 
+    /// Takes a key out, so that a large value need not be copied; `None` if the key is absent.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let position = self.index.remove(key)?;
+        for later in self.index.values_mut().filter(|other| **other > position) {
+            *later -= 1;
+        }
+        Some(self.entries.remove(position).1)
+    }
+
     /// An integer of any width that fits.
     pub fn u32(&self, key: &str) -> Result<u32, Error> {
         required(key, "u32", self.opt_u32(key))

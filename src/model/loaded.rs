@@ -33,9 +33,12 @@ pub(super) struct Loaded {
     pub tensors: OnceLock<Tensors>,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
-    vocabulary: Option<Vocabulary>,
-    // Built when the first question comes: raw tensors need no tokenizer.
+    /// The most bytes of memory that the tokenizer takes; `None` if the file holds none.
+    tokenizer_bytes: Option<usize>,
+    // Built from the file when the first question comes: raw tensors need no tokenizer.
     tokenizer: OnceLock<Tokenizer>,
+    /// Held while the tokenizer is built, so that no two threads take the memory for it at once.
+    building: Mutex<()>,
     name: Option<String>,
     parameters: u64,
     file_bytes: usize,
@@ -95,9 +98,7 @@ impl Model {
     fn load(storage: Storage) -> Result<Self, Error> {
         let header = storage.header()?;
         let About { config, labels, front_end, packing } = About::read(&header)?;
-        let metadata = header.metadata();
-        let vocabulary = Vocabulary::from_metadata(metadata)?;
-        let name = metadata.opt_str("general.name")?.map(str::to_owned);
+        let name = header.metadata().opt_str("general.name")?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
         let file_bytes = storage.len();
         log::info!(
@@ -106,6 +107,7 @@ impl Model {
             config.head.name()
         );
         let weights = Arc::new(Weights::new(storage, header.tensors()));
+        let vocabulary = Vocabulary::from_metadata(header.into_metadata())?;
         let loaded = Loaded {
             config,
             weights,
@@ -115,8 +117,9 @@ impl Model {
             tensors: OnceLock::new(),
             labels,
             front_end,
-            vocabulary,
+            tokenizer_bytes: vocabulary.map(|vocabulary| vocabulary.memory_bytes()),
             tokenizer: OnceLock::new(),
+            building: Mutex::default(),
             name,
             parameters,
             file_bytes,
@@ -161,31 +164,37 @@ impl Model {
         packed.values().map(PackedMatrix::own_bytes).sum()
     }
 
-    /// Bytes that the tokenizer takes at most, once it is made.
-    pub(crate) fn tokenizer_bytes(&self) -> usize {
-        self.loaded.vocabulary.as_ref().map_or(0, |_| 0)
+    /// Bytes of memory that the tokenizer takes at most, as asked of the allocator; 0 if the file holds none. It takes them at the first
+    /// call of [`Model::tokenizer`]; while it is built, the text that it is made of comes on top.
+    pub fn tokenizer_bytes(&self) -> usize {
+        self.loaded.tokenizer_bytes.unwrap_or(0)
     }
 
-    /// Bytes of the answers' texts.
-    pub(crate) fn label_bytes(&self) -> usize {
-        let labels = self.labels().unwrap_or(&[]);
-        size_of_val(labels) + labels.iter().map(String::capacity).sum::<usize>()
+    /// Bytes of memory that the answers take.
+    pub fn label_bytes(&self) -> usize {
+        let labels = self.labels().unwrap_or_default();
+        size_of_val(labels) + labels.iter().map(String::len).sum::<usize>()
     }
 
-    /// The tokenizer, which is made at the first call.
+    /// The tokenizer, which is made of the file at the first call.
     ///
     /// # Errors
     /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use, [`Error::Hyperparameter`] if it has
-    /// more pieces than the model has words.
+    /// more pieces than the model has words, [`Error::Gguf`] if the file has changed since it was opened.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let vocabulary = self.loaded.vocabulary.as_ref().ok_or(Error::Missing {
+        let _building = self.loaded.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tokenizer) = self.loaded.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let metadata = self.weights().storage().header_again()?.into_metadata();
+        let vocabulary = Vocabulary::from_metadata(metadata)?.ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt; lxmert-run takes token ids",
         })?;
-        let tokenizer = vocabulary.tokenizer()?;
+        let tokenizer = vocabulary.into_tokenizer()?;
         let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);
         if pieces > words {
             return Err(Error::Hyperparameter {
@@ -199,7 +208,7 @@ impl Model {
 
     /// Whether the file holds a tokenizer.
     pub(crate) fn has_tokenizer(&self) -> bool {
-        self.loaded.vocabulary.is_some()
+        self.loaded.tokenizer_bytes.is_some()
     }
 
     /// How the file is packed, if it is.

@@ -1,18 +1,25 @@
 //! The parts of a `tokenizer.json` that a BERT tokenizer has.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
+use super::size::Size;
 use super::tokenizer::{Parts, Piece};
 use super::{AddedToken, Error, MAX_JSON_BYTES};
 
 /// Sections whose content does not bear on the ids of a question are left out: `truncation` and `padding`
 /// because a caller decides on the length, `decoder` because ids are never turned back into text.
 #[derive(Deserialize)]
-struct File {
-    model: Value,
+struct File<'j> {
+    /// Nearly all of the file, so it stays text until it is known what to read from it.
+    #[serde(borrow)]
+    model: &'j RawValue,
     #[serde(default)]
     normalizer: Option<Value>,
     #[serde(default)]
@@ -21,6 +28,12 @@ struct File {
     post_processor: Option<Value>,
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
+}
+
+#[derive(Deserialize)]
+struct Kind<'j> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'j, str>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +86,59 @@ struct BertProcessing {
     cls: (String, u32),
 }
 
+/// A vocabulary of which only the size is wanted.
+#[derive(Default)]
+struct Counted {
+    pieces: usize,
+    bytes: usize,
+}
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Text<'j>(#[serde(borrow)] Cow<'j, str>);
+
+        struct Pieces;
+
+        impl<'de> Visitor<'de> for Pieces {
+            type Value = Counted;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from pieces to ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counted, A::Error> {
+                let mut counted = Counted::default();
+                while let Some((Text(piece), _)) = map.next_entry::<_, u32>()? {
+                    counted.pieces += 1;
+                    counted.bytes += piece.len();
+                }
+                Ok(counted)
+            }
+        }
+
+        deserializer.deserialize_map(Pieces)
+    }
+}
+
+/// How much a tokenizer of the file would hold, without building it; `None` if [`parse`] would refuse it.
+pub(super) fn size(json: &str) -> Option<Size> {
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Counted,
+    }
+
+    let file: File = serde_json::from_str(json).ok()?;
+    let model: Model = serde_json::from_str(file.model.get()).ok()?;
+    Some(Size {
+        pieces: model.vocab.pieces,
+        piece_bytes: model.vocab.bytes,
+        added_tokens: file.added_tokens.len(),
+        added_token_bytes: file.added_tokens.iter().map(|token| token.content.len()).sum(),
+    })
+}
+
 pub(super) fn parse(json: &str) -> Result<Parts, Error> {
     if json.len() > MAX_JSON_BYTES {
         return Err(Error::invalid(format!(
@@ -84,10 +150,13 @@ pub(super) fn parse(json: &str) -> Result<Parts, Error> {
         serde_json::from_str(json).map_err(|error| Error::invalid(format!("tokenizer.json: {error}")))?;
 
     // Files of old versions of the library name no type here.
-    if kind(&file.model).is_some_and(|kind| kind != "WordPiece") {
-        return Err(unsupported("model", &file.model, "WordPiece"));
+    if let Ok(Kind { kind }) = serde_json::from_str(file.model.get())
+        && kind != "WordPiece"
+    {
+        return Err(unsupported("model", &json!({ "type": kind }), "WordPiece"));
     }
-    let model: Model = section("model", file.model)?;
+    let model: Model =
+        serde_json::from_str(file.model.get()).map_err(|error| Error::invalid(format!("model: {error}")))?;
     if model.continuing_subword_prefix != "##" {
         return Err(Error::invalid(format!(
             "model: continuing_subword_prefix is {:?}, not \"##\"",

@@ -9,6 +9,7 @@
 mod error;
 mod json;
 mod options;
+mod size;
 mod tokenizer;
 mod vocabulary;
 

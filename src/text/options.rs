@@ -66,6 +66,11 @@ impl BertOptions {
         }
         serde_json::from_str(json).map_err(|error| Error::invalid(format!("options: {error}")))
     }
+
+    /// The texts of the five special tokens.
+    pub(super) fn special_tokens(&self) -> [&String; 5] {
+        [&self.pad_token, &self.unk_token, &self.cls_token, &self.sep_token, &self.mask_token]
+    }
 }
 
 /// A piece that is found in the text as it stands, before the text is split into words.

@@ -1,12 +1,13 @@
 //! BERT's tokenizer.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{NormalizedString, Normalizer as _};
+use tokenizers::{Model as _, NormalizedString, Normalizer as _};
 
 use super::json::{self, Normalizer};
 use super::{AddedToken, BertOptions, Error, MAX_PIECES, MAX_QUESTION_BYTES};
@@ -21,7 +22,7 @@ const MAX_WORD_CHARS: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    pieces: Vec<String>,
+    vocab_size: usize,
     special: SpecialIds,
     cls: u32,
     sep: u32,
@@ -87,14 +88,23 @@ impl Tokenizer {
     /// [`Error::Invalid`] if there are more than [`MAX_PIECES`] pieces, a piece occurs twice, the unknown,
     /// `[CLS]` or `[SEP]` token is not among them, or an added token contradicts the vocabulary.
     pub fn from_vocab(pieces: &[String], options: &BertOptions) -> Result<Self, Error> {
+        Self::from_pieces(pieces.to_vec(), options)
+    }
+
+    /// As [`from_vocab`](Self::from_vocab), of pieces that are not needed any more.
+    pub(super) fn from_pieces(pieces: Vec<String>, options: &BertOptions) -> Result<Self, Error> {
         if pieces.len() > MAX_PIECES {
             return Err(Error::invalid(format!("{} pieces, more than {MAX_PIECES}", pieces.len())));
         }
         let mut vocab = HashMap::with_capacity(pieces.len());
         for (id, piece) in (0u32..).zip(pieces) {
-            if let Some(first) = vocab.insert(piece.clone(), id) {
-                return Err(Error::invalid(format!("piece {id} is {piece:?}, and so is piece {first}")));
-            }
+            match vocab.entry(piece) {
+                Entry::Vacant(place) => place.insert(id),
+                Entry::Occupied(first) => {
+                    let (piece, first) = (first.key(), first.get());
+                    return Err(Error::invalid(format!("piece {id} is {piece:?}, and so is piece {first}")));
+                }
+            };
         }
         let required = |name: &str, text: &String| match vocab.get(text) {
             Some(&id) => Ok(Piece { text: text.clone(), id }),
@@ -105,13 +115,7 @@ impl Tokenizer {
         required("unk_token", &options.unk_token)?;
 
         let mut added_tokens = options.added_tokens.clone();
-        for text in [
-            &options.pad_token,
-            &options.unk_token,
-            &options.cls_token,
-            &options.sep_token,
-            &options.mask_token,
-        ] {
+        for text in options.special_tokens() {
             if let Some(&id) = vocab.get(text)
                 && !text.is_empty()
                 && added_tokens.iter().all(|token| token.content != *text)
@@ -139,7 +143,7 @@ impl Tokenizer {
     /// Checks the parts and builds the pipeline. `names` are the texts of the padding and masking tokens
     /// where the source tells them; a `tokenizer.json` does not, and then they are BERT's.
     fn build(parts: Parts, names: Option<(&str, &str)>) -> Result<Self, Error> {
-        let pieces = pieces_by_id(&parts)?;
+        let vocab_size = check_ids(&parts)?;
         let Some(&unk) = parts.vocab.get(&parts.unk_token) else {
             return Err(Error::invalid(format!(
                 "the unknown token {:?} is not in the vocabulary",
@@ -147,7 +151,8 @@ impl Tokenizer {
             )));
         };
         for Piece { text, id } in [&parts.cls, &parts.sep] {
-            if pieces.get(*id as usize) != Some(text) {
+            let mut added = parts.added_tokens.iter();
+            if parts.vocab.get(text) != Some(id) && !added.any(|t| (&t.content, t.id) == (text, *id)) {
                 return Err(Error::invalid(format!(
                     "{text:?} has id {id} around the text, but not in the vocabulary"
                 )));
@@ -170,7 +175,7 @@ impl Tokenizer {
             pad: inner.token_to_id(pad_text),
             mask: inner.token_to_id(mask_text),
         };
-        Ok(Self { inner, pieces, special, cls, sep })
+        Ok(Self { inner, vocab_size, special, cls, sep })
     }
 
     /// The tokenizer as the text of a `tokenizer.json`, which [`from_json`](Self::from_json) and Hugging
@@ -184,13 +189,20 @@ impl Tokenizer {
 
     /// Rows that an embedding table needs for every id: one more than the highest, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.pieces.len()
+        self.vocab_size
     }
 
     /// The pieces by id, added tokens included. An id without a piece has the text `[PADid]`, which no
     /// question can contain as one word.
     pub fn pieces(&self) -> Vec<String> {
-        self.pieces.clone()
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        (0..self.vocab_size as u32)
+            .map(|id| {
+                let added = added.get(&id).map(|token| token.content.clone());
+                let piece = added.or_else(|| self.inner.get_model().id_to_token(id));
+                piece.unwrap_or_else(|| format!("[PAD{id}]"))
+            })
+            .collect()
     }
 
     /// Ids of the pieces with a task of their own.
@@ -238,8 +250,8 @@ impl Tokenizer {
     }
 }
 
-/// The text of every id from 0 to the highest, once it is certain that no two pieces share an id.
-fn pieces_by_id(parts: &Parts) -> Result<Vec<String>, Error> {
+/// One more than the highest id, once it is certain that no two pieces share an id.
+fn check_ids(parts: &Parts) -> Result<usize, Error> {
     let vocab = parts.vocab.iter().map(|(text, &id)| (text, id));
     let added = parts.added_tokens.iter().map(|t| (&t.content, t.id));
 
@@ -259,11 +271,7 @@ fn pieces_by_id(parts: &Parts) -> Result<Vec<String>, Error> {
             piece => *piece = Some(text),
         }
     }
-    Ok(pieces
-        .into_iter()
-        .enumerate()
-        .map(|(id, piece)| piece.cloned().unwrap_or_else(|| format!("[PAD{id}]")))
-        .collect())
+    Ok(pieces.len())
 }
 
 fn pipeline(parts: Parts) -> Result<tokenizers::Tokenizer, Error> {

@@ -1,7 +1,8 @@
 //! The tokenizer in a model file.
 
-use super::{BertOptions, Error, Tokenizer};
-use crate::gguf::{self, Metadata};
+use super::size::Size;
+use super::{BertOptions, Error, Tokenizer, json};
+use crate::gguf::{self, Array, Metadata, Value};
 
 /// What a model's file says about its tokenizer, before the tokenizer is built: raw token ids need none.
 #[derive(Debug)]
@@ -11,6 +12,9 @@ pub(crate) enum Vocabulary {
     /// The pieces alone, of a BERT tokenizer with its usual options.
     Pieces(Vec<String>, Box<BertOptions>),
 }
+
+const JSON: &str = "tokenizer.huggingface.json";
+const PIECES: &str = "tokenizer.ggml.tokens";
 
 /// Special tokens by their keys. `seperator` is how the ecosystem spells it; some writers correct that.
 const SPECIAL: [(&[&str], SetToken); 5] = [
@@ -26,15 +30,17 @@ const SPECIAL: [(&[&str], SetToken); 5] = [
 type SetToken = fn(&mut BertOptions, String);
 
 impl Vocabulary {
-    /// Reads what the metadata holds; `None` if it holds no tokenizer.
+    /// Takes what the metadata holds; `None` if it holds no tokenizer.
     ///
     /// # Errors
     /// For a key of the wrong type.
-    pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, gguf::Error> {
-        if let Some(json) = metadata.opt_str("tokenizer.huggingface.json")? {
-            return Ok(Some(Vocabulary::Json(json.to_owned())));
+    pub fn from_metadata(mut metadata: Metadata) -> Result<Option<Self>, gguf::Error> {
+        if metadata.opt_str(JSON)?.is_some()
+            && let Some(Value::String(json)) = metadata.remove(JSON)
+        {
+            return Ok(Some(Vocabulary::Json(json)));
         }
-        let Some(pieces) = metadata.opt_strings("tokenizer.ggml.tokens")? else { return Ok(None) };
+        let Some(pieces) = metadata.opt_strings(PIECES)? else { return Ok(None) };
         if metadata.opt_str("tokenizer.ggml.model")? != Some("bert") {
             return Ok(None);
         }
@@ -47,17 +53,32 @@ impl Vocabulary {
                 }
             }
         }
-        Ok(Some(Vocabulary::Pieces(pieces.to_vec(), Box::new(options))))
+        let Some(Value::Array(Array::String(pieces))) = metadata.remove(PIECES) else { return Ok(None) };
+        Ok(Some(Vocabulary::Pieces(pieces, Box::new(options))))
+    }
+
+    /// The most bytes of memory that the tokenizer will hold; 0 if it cannot be built.
+    pub fn memory_bytes(&self) -> usize {
+        let size = match self {
+            Vocabulary::Json(json) => json::size(json),
+            Vocabulary::Pieces(pieces, options) => Some(Size {
+                pieces: pieces.len(),
+                piece_bytes: pieces.iter().map(String::len).sum(),
+                added_tokens: options.special_tokens().len(),
+                added_token_bytes: options.special_tokens().map(String::len).iter().sum(),
+            }),
+        };
+        size.map_or(0, |size| size.memory_bytes())
     }
 
     /// Builds the tokenizer.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is no BERT tokenizer.
-    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+    pub fn into_tokenizer(self) -> Result<Tokenizer, Error> {
         match self {
-            Vocabulary::Json(json) => Tokenizer::from_json(json),
-            Vocabulary::Pieces(pieces, options) => Tokenizer::from_vocab(pieces, options),
+            Vocabulary::Json(json) => Tokenizer::from_json(&json),
+            Vocabulary::Pieces(pieces, options) => Tokenizer::from_pieces(pieces, &options),
         }
     }
 }
@@ -80,14 +101,14 @@ mod tests {
     #[test]
     fn pieces_and_special_ids_make_a_tokenizer_under_both_spellings() {
         for key in ["seperator", "separator"] {
-            let vocabulary = Vocabulary::from_metadata(&metadata(key)).unwrap().unwrap();
-            let ids = vocabulary.tokenizer().unwrap().encode("What isn that?").unwrap();
+            let vocabulary = Vocabulary::from_metadata(metadata(key)).unwrap().unwrap();
+            let ids = vocabulary.into_tokenizer().unwrap().encode("What isn that?").unwrap();
             assert_eq!(ids, [2, 4, 5, 6, 1, 7, 3], "{key}");
         }
     }
 
     #[test]
     fn a_file_without_tokenizer_is_no_error() {
-        assert!(Vocabulary::from_metadata(&Metadata::new()).unwrap().is_none());
+        assert!(Vocabulary::from_metadata(Metadata::new()).unwrap().is_none());
     }
 }

@@ -69,7 +69,7 @@ impl Storage {
         // SAFETY: the map is private to this process and read only. If another process shortens the file while it is
         // mapped, a read ends the process with SIGBUS; the documentation of `Model::open` says so, and
         // `Model::from_bytes` avoids it. If it writes into the file, only numbers change under us: all lengths, offsets and
-        // indices are taken from the header once, when it is parsed.
+        // indices are taken from the header once, when it is parsed. The tokenizer's texts are read later, and checked then.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Storage { len: map.len(), kind: Kind::Mapped { map, file } })
     }
@@ -118,7 +118,7 @@ impl Storage {
     pub fn header(&self) -> Result<Header, Error> {
         let header = match self.view() {
             Some(bytes) => Header::parse(bytes)?,
-            None => self.header_from_start()?,
+            None => self.header_again()?,
         };
         if let Kind::Mapped { map, .. } = &self.kind {
             release(map);
@@ -126,8 +126,11 @@ impl Storage {
         Ok(header)
     }
 
-    /// Reads as much of the start as the header turns out to need.
-    fn header_from_start(&self) -> Result<Header, Error> {
+    /// Reads as much of the start as the header turns out to need, but not the padding behind it. Of a map nothing is touched.
+    ///
+    /// # Errors
+    /// As [`Storage::header`].
+    pub fn header_again(&self) -> Result<Header, Error> {
         let most = self.len.min(limits::START_BYTES);
         let mut size = most.min(1 << 20);
         loop {

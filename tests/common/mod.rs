@@ -1,6 +1,7 @@
 //! What the integration tests share. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod shared_library;
 pub mod wide;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,9 @@
  *
  * The allocation functions of the C library are replaced by ones that count, so that allocations of Rust, C and C++ are all seen.
  *
- * Usage: real_time MODEL RUNS THREADS LOCK
+ * A question that is text is counted too, as a control: it allocates.
+ *
+ * Usage: real_time MODEL RUNS THREADS locked|unlocked resident|streamed
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -108,8 +110,8 @@ static void check(lxmert_status status, const char *what) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: real_time MODEL RUNS THREADS LOCK\n");
+    if (argc != 6) {
+        fprintf(stderr, "usage: real_time MODEL RUNS THREADS locked|unlocked resident|streamed\n");
         return 2;
     }
     const long runs = strtol(argv[2], NULL, 10);
@@ -123,7 +125,8 @@ int main(int argc, char **argv) {
     options.max_regions = 64;
     options.threads = (size_t)strtoul(argv[3], NULL, 10);
     options.prefault = true;
-    options.lock_memory = strcmp(argv[4], "lock") == 0;
+    options.lock_memory = strcmp(argv[4], "locked") == 0;
+    options.residency = strcmp(argv[5], "streamed") == 0 ? LXMERT_RESIDENCY_STREAMED : LXMERT_RESIDENCY_RESIDENT;
     check(lxmert_session_create(model, &options, &session), "lxmert_session_create");
 
     const size_t regions = 64, tokens = 12, batch = 2;
@@ -178,6 +181,13 @@ int main(int argc, char **argv) {
     printf("threads %ld\n", after.threads - before.threads);
     printf("files %ld\n", after.files - before.files);
     printf("bytes_read %ld\n", (after.bytes_read - before.bytes_read) - (again.bytes_read - after.bytes_read));
+
+    const long silent = atomic_load(&allocations);
+    lxmert_answer answer;
+    size_t answer_count;
+    check(lxmert_encode_regions(session, visual_feats, visual_pos, regions), "lxmert_encode_regions");
+    check(lxmert_ask(session, "what color is the shape?", &answer, 1, &answer_count), "lxmert_ask");
+    printf("control %ld\n", atomic_load(&allocations) - silent);
 
     lxmert_session_free(session);
     lxmert_model_free(model);

@@ -36,6 +36,19 @@ fn getters_return_what_was_inserted() {
 }
 
 #[test]
+fn a_key_taken_out_leaves_the_others_in_their_order() {
+    let mut metadata = metadata();
+    assert_eq!(metadata.remove("small"), Some(Value::U8(7)));
+    assert_eq!((metadata.remove("small"), metadata.get("small")), (None, None));
+    assert_eq!(metadata.remove("signed"), Some(Value::Array(Array::I32(vec![3, -4]))));
+    let keys = ["number", "large", "negative", "eps", "flag", "name", "words", "mean", "sizes"];
+    assert_eq!(metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+    for (key, value) in metadata.iter() {
+        assert_eq!(metadata.get(key), Some(value));
+    }
+}
+
+#[test]
 fn integers_of_any_width_fit_where_their_value_does() {
     let metadata = metadata();
     assert_eq!(metadata.u32("small").unwrap(), 7);
