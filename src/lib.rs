@@ -16,6 +16,8 @@
 //! }
 //! # Ok::<(), lxmert::Error>(())
 //! ```
+//!
+//! C programs use the same through `include/lxmert.h`: see [`capi`].
 
 mod answers;
 #[doc(hidden)] // for the programs of this repository
