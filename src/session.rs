@@ -6,6 +6,7 @@ mod memory;
 mod observe;
 mod stop;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,9 +317,9 @@ impl Session {
         inputs::limit_regions(regions, &self.options)?;
         // Out of the session while it runs on it.
         let mut picture = std::mem::replace(&mut self.picture, AlignedBuffer::empty());
-        let done = self.encode_cut(&grid, pixels, &mut picture);
+        let done = catch_unwind(AssertUnwindSafe(|| self.encode_cut(&grid, pixels, &mut picture)));
         self.picture = picture;
-        done
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn encode_cut(

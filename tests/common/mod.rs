@@ -1,7 +1,6 @@
 //! What the integration tests share. Each uses a part of it.
 #![allow(dead_code)]
 
-pub mod shared_library;
 pub mod wide;
 
 use std::collections::BTreeMap;
