@@ -170,6 +170,21 @@ fn a_budget_chooses_the_fastest_way_that_keeps_to_it() {
         let session = Session::new(&model, options(Residency::Auto, Some(budget))).unwrap();
         assert_eq!(session.plan(), &plan);
     }
+    // What is left of a budget holds some of the weights that would be read in every run.
+    let bare = model.plan(&options(Residency::Streamed, Some(streamed))).unwrap();
+    let room = (resident - streamed) / 2;
+    let filled = model.plan(&options(Residency::Streamed, Some(streamed + room))).unwrap();
+    assert_eq!(bare.weights_private, 0);
+    assert!(filled.weights_private > room / 2 && filled.total() <= streamed + room, "{filled:?}");
+    let outputs = [Output::QuestionAnsweringScore];
+    let run = |budget| {
+        Batch::of(1).run(&model, &outputs, |options| {
+            (options.lowering, options.residency, options.memory_budget) =
+                (kernels(), Residency::Streamed, budget);
+        })
+    };
+    assert!(run(Some(streamed + room)) == run(None));
+
     let too_small = Session::new(&model, options(Residency::Auto, Some(streamed - 1)));
     let Err(Error::Budget { budget, smallest }) = too_small else { panic!("more than the budget allows") };
     assert_eq!((budget, smallest), (streamed - 1, streamed));

@@ -1,5 +1,7 @@
 //! The model lowered to the project's own kernels.
 
+use std::collections::HashSet;
+
 use super::graph::{self, Results};
 use super::operations::{Attend, Attended, Keys, Operations};
 use super::{Config, Model, Output, Packing, SMALL_MATRIX};
@@ -19,7 +21,7 @@ pub(crate) struct FusedModel {
 }
 
 impl FusedModel {
-    /// Plans the model for sizes up to `largest`, with matrices that stand in memory or are `streamed`.
+    /// Plans the model for sizes up to `largest`, with matrices that stand in memory, all or, if the others are `streamed`, those.
     ///
     /// # Errors
     /// [`Error::Packed`] for a file that is packed in elements which the kernels do not read.
@@ -29,7 +31,7 @@ impl FusedModel {
         largest: Sizes,
         wanted: &[Output],
         threads: usize,
-        streamed: bool,
+        streamed: Option<&HashSet<String>>,
     ) -> Result<Self, Error> {
         let config = model.config();
         let packing = model.packing();
@@ -49,7 +51,11 @@ impl FusedModel {
         };
         let (image, question) = (keep(image), keep(question));
         let source = |name: &str, layout: Layout| model.source(name, layout);
-        let placing = if streamed { Placing::Streamed(&source) } else { Placing::Standing };
+        let stands = |name: &str| streamed.is_some_and(|standing| standing.contains(name));
+        let placing = match streamed {
+            None => Placing::Standing,
+            Some(_) => Placing::Streamed { source: &source, stands: &stands },
+        };
         Ok(FusedModel { plan: ops.recorder.plan(largest, threads, &placing), image, question })
     }
 }

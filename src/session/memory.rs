@@ -1,7 +1,7 @@
 //! What a session takes, told before it is taken, and how to run within a budget.
 
 use super::SessionOptions;
-use super::engine::{EnginePlan, Lowering};
+use super::engine::{EnginePlan, Lowering, Way};
 use crate::Error;
 use crate::ggml::ALIGNMENT;
 use crate::model::Model;
@@ -18,7 +18,8 @@ pub enum Residency {
     Resident,
     /// Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
     Mapped,
-    /// Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
+    /// Read from the file when their turn comes, layer by layer, in every run, with room for two layers. With a memory budget, as many as it
+    /// has room for are in private memory all the same.
     Streamed,
 }
 
@@ -106,6 +107,20 @@ const STACK_BYTES: usize = 64 << 10;
 /// What the description of a tensor takes.
 const TENSOR_BYTES: usize = 768;
 
+fn plan_of(model: &Model, options: &SessionOptions, way: Way, engine: &EnginePlan) -> MemoryPlan {
+    let [weights_mapped, weights_private] = engine.weights(model);
+    MemoryPlan {
+        residency: way.residency,
+        lowering: way.lowering(),
+        weights_mapped,
+        weights_private,
+        session: engine.session_bytes() + picture_bytes(model, options),
+        tokenizer: model.tokenizer_bytes(),
+        labels: model.label_bytes(),
+        other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES,
+    }
+}
+
 /// Plans a session: the first way to run that the budget allows.
 ///
 /// # Errors
@@ -119,21 +134,19 @@ pub(super) fn plan(
     let mut smallest = usize::MAX;
     for way in EnginePlan::ways(model, options, observed)? {
         let engine = EnginePlan::new(model, options, way)?;
-        let [weights_mapped, weights_private] = engine.weights(model);
-        let plan = MemoryPlan {
-            residency: way.residency,
-            lowering: way.lowering(),
-            weights_mapped,
-            weights_private,
-            session: engine.session_bytes() + picture_bytes(model, options),
-            tokenizer: model.tokenizer_bytes(),
-            labels: model.label_bytes(),
-            other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES,
-        };
-        if plan.total() <= budget {
+        let plan = plan_of(model, options, way, &engine);
+        if plan.total() > budget {
+            smallest = smallest.min(plan.total());
+            continue;
+        }
+        let spare = budget - plan.total();
+        if way.residency != Residency::Streamed || options.memory_budget.is_none() || spare == 0 {
             return Ok((engine, plan));
         }
-        smallest = smallest.min(plan.total());
+        let filled = engine.filled(model, options, spare)?;
+        let filled_plan = plan_of(model, options, way, &filled);
+        let fits = filled_plan.total() <= budget;
+        return Ok(if fits { (filled, filled_plan) } else { (engine, plan) });
     }
     Err(Error::Budget { budget, smallest })
 }

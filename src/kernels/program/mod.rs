@@ -14,7 +14,7 @@
 //! multiply with the same matrix, each of its panels is read once for both. Nothing is allocated in a run: sizes are those
 //! of the shape at hand, places those of the largest shape that the program was made for.
 //!
-//! Matrices stand in memory, or are streamed: then each is fetched from the file while the one before it is multiplied with, and
+//! Matrices stand in memory, or are streamed, all or some: then each is fetched from the file while the one before it is multiplied with, and
 //! there is room for two at a time. Fetching is an operation like any other, shared out to the same workers.
 
 mod plan;
@@ -165,6 +165,7 @@ enum Op {
     /// A matrix that is streamed, for the products of a later phase.
     Fetch {
         matrix: usize,
+        source: usize,
     },
     /// Words, positions and token types, added.
     Embed {

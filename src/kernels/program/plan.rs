@@ -15,8 +15,13 @@ use crate::weights::Weights;
 pub(crate) enum Placing<'p> {
     /// All in memory, packed by the time that the program is built.
     Standing,
-    /// Fetched when their turn comes, from where this tells for a name and a layout.
-    Streamed(&'p dyn Fn(&str, Layout) -> Source),
+    /// Fetched when their turn comes, but for those that stand.
+    Streamed {
+        /// Where a matrix of that name and layout is fetched from.
+        source: &'p dyn Fn(&str, Layout) -> Source,
+        /// Whether the matrix of that name stands in memory.
+        stands: &'p dyn Fn(&str) -> bool,
+    },
 }
 
 /// A planned program. It knows what it will take, and takes nothing yet.
@@ -24,7 +29,7 @@ pub(crate) struct Plan {
     pub(super) kernels: Kernels,
     pub(super) stages: [PlannedStage; 2],
     pub(super) buffers: Vec<Buffer>,
-    /// The matrices that have to stand in memory; none if they are streamed.
+    /// The matrices that have to stand in memory.
     pub(super) matrices: Vec<(String, Layout)>,
     pub(super) streamed: Vec<Streamed>,
     /// Bytes of the two rooms for them.
@@ -70,6 +75,15 @@ impl Plan {
     /// The matrices that have to stand in memory, in the order in which [`Plan::build`] takes them.
     pub fn matrices(&self) -> &[(String, Layout)] {
         &self.matrices
+    }
+
+    /// The matrices that are streamed, each once for every stage that reads it: those of the questions first.
+    pub fn streamed(&self) -> impl Iterator<Item = (&str, Layout)> {
+        let nodes = self.stages.iter().rev().flat_map(|stage| &stage.nodes);
+        nodes.filter_map(|node| match node.op {
+            Op::Fetch { source, .. } => Some((node.name.as_str(), self.streamed[source].source.layout)),
+            _ => None,
+        })
     }
 
     /// Bytes of memory that the program will take.
@@ -149,19 +163,12 @@ impl Plan {
             assert_eq!(values.len(), *len, "numbers of {name}");
             constants[*at..][..*len].copy_from_slice(&values);
         }
-        let matrices: Vec<Matrix> = match standing.is_empty() {
-            false => standing
-                .iter()
-                .map(|matrix| Matrix { layout: matrix.layout, start: matrix.bytes().as_ptr() })
-                .collect(),
-            true => {
-                let slot = |streamed: &Streamed| Matrix {
-                    layout: streamed.source.layout,
-                    start: place(sections.streamed + streamed.room * self.rooms[0] + streamed.offset),
-                };
-                self.streamed.iter().map(slot).collect()
-            }
+        let stands = |matrix: &PackedMatrix| Matrix { layout: matrix.layout, start: matrix.bytes().as_ptr() };
+        let fetched = |streamed: &Streamed| Matrix {
+            layout: streamed.source.layout,
+            start: place(sections.streamed + streamed.room * self.rooms[0] + streamed.offset),
         };
+        let matrices = standing.iter().map(stands).chain(self.streamed.iter().map(fetched)).collect();
         let profile = profiled.then(|| super::Profile::new(&self.stages));
         let phases = self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
         // SAFETY: every section is aligned to a cache line and as long as `sections` has made it for these very values. The

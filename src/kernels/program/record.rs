@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::plan::{Constant, Placing, Plan};
-use super::schedule::{self, Node, PlannedStage};
+use super::schedule::{self, MatrixPlace, Node, PlannedStage};
 use super::{
     Activation, Attention, Buffer, Content, Few, Form, InputBuffers, Kernels, Op, PreparedLayout, Product,
     Rows, Sizes, StageName, Stream,
@@ -214,14 +214,19 @@ impl Recorder {
         });
         let mut matrices = self.only_used_matrices(&mut stages);
         let (mut streamed, mut rooms) = (Vec::new(), [0, 0]);
-        if let Placing::Streamed(source) = placing {
+        if let Placing::Streamed { source, stands } = placing {
+            let all = matrices;
+            matrices = all.iter().filter(|(name, _)| stands(name)).cloned().collect();
+            let place = |matrix: usize| {
+                let (name, layout) = &all[matrix];
+                match matrices.iter().position(|(known, _)| known == name) {
+                    Some(number) if matrices[number].1 == *layout => MatrixPlace::Standing(number),
+                    _ => MatrixPlace::Streamed(name.clone(), source(name, *layout)),
+                }
+            };
             for stage in &mut stages {
-                stage.stream(&mut streamed, &mut rooms, &|matrix| {
-                    let (name, layout) = &matrices[matrix];
-                    (name.clone(), source(name, *layout))
-                });
+                stage.stream(&mut streamed, &mut rooms, &place, matrices.len());
             }
-            matrices.clear();
         }
         let end = schedule::place(&stages, &mut self.buffers, largest);
         let fetching = streamed.iter().map(|streamed| streamed.source.scratch_bytes()).max().unwrap_or(0);

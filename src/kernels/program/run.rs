@@ -170,7 +170,7 @@ impl Phases for Shared<'_> {
                 self.run.attention(attention, local, worker);
                 Ok(())
             }
-            Op::Fetch { matrix } => self.run.fetch(*matrix, local, worker),
+            Op::Fetch { matrix, source } => self.run.fetch(*matrix, *source, local, worker),
             op => self.run.rows(op, local, worker),
         };
         if let Err(error) = done {
@@ -242,7 +242,7 @@ fn tasks_of(item: &Item, ops: &[Op], sources: &[Source], sizes: Sizes) -> usize 
     match &ops[item.ops.start] {
         Op::Product(_) => item.panels.len(),
         Op::Attention(attention) => sizes.batch * attention.heads,
-        Op::Fetch { matrix } => sources[*matrix].tasks(),
+        Op::Fetch { source, .. } => sources[*source].tasks(),
         op => row_stream(op).rows.count(sizes).div_ceil(rows_per_task(op)),
     }
 }
@@ -432,15 +432,15 @@ impl<'r> Run<'r> {
     }
 
     /// A part of a matrix that is streamed.
-    fn fetch(&self, matrix: usize, task: usize, worker: usize) -> Result<(), Error> {
+    fn fetch(&self, matrix: usize, source: usize, task: usize, worker: usize) -> Result<(), Error> {
         let Program { matrices, sources, weights, kernels, .. } = self.program;
-        if let (0, Some(next)) = (task, sources.get(matrix + 1)) {
+        if let (0, Some(next)) = (task, sources.get(source + 1)) {
             weights.storage().will_need(next.range());
         }
         let to = matrices[matrix].start.cast_mut();
         // SAFETY: the matrix's room is as long as its layout says, and nothing reads it in this phase; each task has a part of it
         // of its own. A worker's scratch was sized for every source.
-        unsafe { sources[matrix].make(task, weights, *kernels, to, self.scratch(worker).cast()) }
+        unsafe { sources[source].make(task, weights, *kernels, to, self.scratch(worker).cast()) }
     }
 
     /// Some rows of an operation that takes each by itself.

@@ -21,6 +21,14 @@ pub(super) struct PlannedStage {
     pub phases: Vec<Vec<Members>>,
 }
 
+/// Where a matrix is.
+pub(super) enum MatrixPlace {
+    /// In memory, with that number.
+    Standing(usize),
+    /// In the file, under that name.
+    Streamed(String, Source),
+}
+
 /// A matrix that is fetched when its turn comes.
 pub(super) struct Streamed {
     pub source: Source,
@@ -143,14 +151,16 @@ impl PlannedStage {
         stage
     }
 
-    /// Has every matrix fetched in the phase of products before the one that needs it, those of the first in a phase of their own. There is
+    /// Has every matrix that does not stand in memory fetched in the phase of products before the one that needs it, those of the first in a
+    /// phase of their own. Products get their matrix's new number: those that stand come first, then those that are fetched. There is
     /// room for the matrices of two phases, which take turns: what is fetched takes the place of what was done with before.
     /// `rooms` become as large as that takes.
     pub(super) fn stream(
         &mut self,
         streamed: &mut Vec<Streamed>,
         rooms: &mut [usize; 2],
-        source: &dyn Fn(usize) -> (String, Source),
+        place: &dyn Fn(usize) -> MatrixPlace,
+        standing: usize,
     ) {
         let mut room = 0;
         let mut phases: Vec<Vec<Members>> = vec![Vec::new()];
@@ -161,17 +171,23 @@ impl PlannedStage {
             let mut fetches = Vec::new();
             for members in &items {
                 let Op::Product(Product { matrix, .. }) = self.nodes[members[0]].op else { continue };
-                let (name, source) = source(matrix);
-                let fetched = streamed.len();
-                streamed.push(Streamed { source, room, offset: end });
-                end += place_bytes(source.layout);
+                let matrix = match place(matrix) {
+                    MatrixPlace::Standing(number) => number,
+                    MatrixPlace::Streamed(name, source) => {
+                        let number = streamed.len();
+                        streamed.push(Streamed { source, room, offset: end });
+                        end += place_bytes(source.layout);
+                        fetches.push(vec![self.nodes.len()]);
+                        let op = Op::Fetch { matrix: standing + number, source: number };
+                        self.nodes.push(Node { name, op });
+                        standing + number
+                    }
+                };
                 for node in members {
                     if let Op::Product(product) = &mut self.nodes[*node].op {
-                        product.matrix = fetched;
+                        product.matrix = matrix;
                     }
                 }
-                fetches.push(vec![self.nodes.len()]);
-                self.nodes.push(Node { name, op: Op::Fetch { matrix: fetched } });
             }
             if end > 0 {
                 phases[before].splice(0..0, fetches);

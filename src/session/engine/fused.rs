@@ -1,13 +1,20 @@
 //! The stages as a program of kernels.
 
+use std::collections::HashSet;
+
 use super::{Mask, Masks, copy_rows};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
-use crate::kernels::{Call, Interrupted, Kernels, OperationTime, Program, Sizes, StageName, Words, Workers};
+use crate::kernels::{
+    Call, Interrupted, Kernels, OperationTime, Program, Sizes, StageName, Words, Workers, place_bytes,
+};
 use crate::model::{FusedModel, Model, Output, Shape};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
 use crate::session::{MAX_BYTES, Residency, SCRATCH, SessionOptions};
+
+/// What a program's tables take more for a matrix that stands than for one that is streamed, at most.
+const TABLE_BYTES: usize = 256;
 
 /// A planned program, and where its weights will be.
 pub(in crate::session) struct FusedPlan {
@@ -23,6 +30,30 @@ impl FusedPlan {
         kernels: Kernels,
         residency: Residency,
     ) -> Result<Self, Error> {
+        Self::with(model, options, kernels, residency, &HashSet::new())
+    }
+
+    /// The same with as many of the streamed matrices in memory as there is room for, those of the questions first.
+    pub fn filled(&self, model: &Model, options: &SessionOptions, room: usize) -> Result<Self, Error> {
+        let mut left = room;
+        let mut standing = HashSet::new();
+        for (name, layout) in self.fused.plan.streamed() {
+            // What is known of it stands in the program's tables.
+            let bytes = place_bytes(layout) + TABLE_BYTES;
+            if bytes <= left && standing.insert(name.to_owned()) {
+                left -= bytes;
+            }
+        }
+        Self::with(model, options, self.kernels, self.residency, &standing)
+    }
+
+    fn with(
+        model: &Model,
+        options: &SessionOptions,
+        kernels: Kernels,
+        residency: Residency,
+        standing: &HashSet<String>,
+    ) -> Result<Self, Error> {
         crate::ggml::check_threads(options.threads)?;
         let images = model.config().head.images();
         let largest = Sizes {
@@ -32,7 +63,7 @@ impl FusedPlan {
             regions: options.max_regions,
             images,
         };
-        let streamed = residency == Residency::Streamed;
+        let streamed = (residency == Residency::Streamed).then_some(standing);
         let fused = FusedModel::plan(model, kernels, largest, &options.outputs, options.threads, streamed)?;
         let bytes = fused.plan.memory_bytes();
         if bytes > MAX_BYTES {

@@ -168,6 +168,14 @@ impl EnginePlan {
         })
     }
 
+    /// The same with as many streamed weights in memory as that many bytes have room for.
+    pub fn filled(&self, model: &Model, options: &SessionOptions, room: usize) -> Result<Self, Error> {
+        match self {
+            EnginePlan::Fused(plan) => Ok(EnginePlan::Fused(plan.filled(model, options, room)?)),
+            EnginePlan::Stock(_) => unreachable!("ggml's operations stream nothing"),
+        }
+    }
+
     /// Bytes of mapped weights, and of weights in memory of their own.
     pub fn weights(&self, model: &Model) -> [usize; 2] {
         match self {

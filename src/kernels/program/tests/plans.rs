@@ -255,7 +255,7 @@ fn check_plan(plan: &Plan) {
 /// What products read has been fetched in an earlier phase to a place that nothing else was fetched to since, nor is while they run.
 fn check_streams(plan: &Plan, stage: &PlannedStage) {
     let place = |matrix: usize| {
-        let streamed = &plan.streamed[matrix];
+        let streamed = &plan.streamed[matrix - plan.matrices.len()];
         let start = streamed.room * plan.rooms[0] + streamed.offset;
         assert!(
             streamed.offset + streamed.source.layout.bytes() <= plan.rooms[streamed.room],
@@ -267,11 +267,17 @@ fn check_streams(plan: &Plan, stage: &PlannedStage) {
     for (phase, items) in stage.phases.iter().enumerate() {
         let ops = || items.iter().flatten().map(|node| &stage.nodes[*node].op);
         fetched.extend(ops().filter_map(|op| match op {
-            Op::Fetch { matrix } => Some((phase, *matrix)),
+            Op::Fetch { matrix, source } => {
+                assert_eq!(*matrix, plan.matrices.len() + source);
+                Some((phase, *matrix))
+            }
             _ => None,
         }));
         for op in ops().filter(|_| !plan.streamed.is_empty()) {
             let Op::Product(Product { matrix, .. }) = op else { continue };
+            if *matrix < plan.matrices.len() {
+                continue;
+            }
             let known =
                 fetched.iter().position(|(_, known)| known == matrix).expect("a matrix that is fetched");
             assert!(fetched[known].0 < phase, "fetched before the phase that reads it");
@@ -385,7 +391,7 @@ fn numbers(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, streamed: bool) {
+fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, streamed: bool, standing: &[&str]) {
     let kernels = Kernels::best();
     let mut random = Random(sizes.batch as u64 + 10 * sizes.regions as u64);
     let mut tensor =
@@ -418,7 +424,11 @@ fn check(image: &[Draw], question: &[Draw], sizes: Sizes, threads: usize, stream
     let Recorded { recorder, values, kept } = recorded;
     let largest = Sizes { batch: sizes.batch + 1, tokens: sizes.tokens + 3, ..sizes };
     let source = |name: &str, layout: Layout| Source::rows(weights.stored(name), layout.element);
-    let placing = if streamed { Placing::Streamed(&source) } else { Placing::Standing };
+    let stands = |name: &str| standing.contains(&name);
+    let placing = match streamed {
+        true => Placing::Streamed { source: &source, stands: &stands },
+        false => Placing::Standing,
+    };
     let plan = recorder.plan(largest, threads, &placing);
     check_plan(&plan);
     if kept.is_empty() {
@@ -478,8 +488,9 @@ proptest! {
         (batch, tokens, regions) in (1..3usize, 1..6usize, 1..6usize),
         threads in 1..4usize,
         streamed in prop::bool::ANY,
+        standing in prop::sample::subsequence(MATRICES.to_vec(), 0..=MATRICES.len()),
     ) {
-        check(&image, &question, Sizes { batch, tokens, regions, images: 1 }, threads, streamed);
+        check(&image, &question, Sizes { batch, tokens, regions, images: 1 }, threads, streamed, &standing);
     }
 }
 
@@ -487,7 +498,7 @@ proptest! {
 fn what_nothing_reads_is_left_out() {
     let norm = Draw { kind: Kind::Norm, choices: [0, 0, 0], kept: false };
     let sizes = Sizes { batch: 1, tokens: 2, regions: 2, images: 1 };
-    check(&[norm.clone(), norm.clone()], &[norm], sizes, 1, false);
+    check(&[norm.clone(), norm.clone()], &[norm], sizes, 1, false, &[]);
 }
 
 /// A product that reads the rows of a layer norm has them prepared where they are made.
