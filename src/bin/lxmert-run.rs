@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.max_batch = inputs.batch;
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
-    arguments.computing.apply(&mut options)?;
+    arguments.computing.apply(&model, &mut options)?;
     let Some(mut session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
     write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))

@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     let mut options = SessionOptions::new(&model);
     options.max_regions = picture.regions.len();
-    arguments.computing.apply(&mut options)?;
+    arguments.computing.apply(&model, &mut options)?;
     let Some(session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     let mut asker = Asker {
         session,

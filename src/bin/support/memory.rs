@@ -25,13 +25,13 @@ pub struct Memory {
 
 impl Memory {
     /// Sets what was asked for. The budget is what is left of it once the program itself has its part.
-    pub fn apply(&self, options: &mut SessionOptions) -> Result<(), Error> {
+    pub fn apply(&self, model: &Model, options: &mut SessionOptions) -> Result<(), Error> {
         options.residency = self.residency.parse()?;
         options.lock_memory = self.lock_memory;
         options.prefault = self.prefault;
         if let Some(budget) = &self.budget {
             let Size(budget) = budget.parse()?;
-            options.memory_budget = Some(budget.saturating_sub(program_bytes()));
+            options.memory_budget = Some(budget.saturating_sub(program_bytes(model)));
         }
         Ok(())
     }
@@ -46,10 +46,10 @@ impl Memory {
     }
 
     /// An error about the budget with the sizes that the user knows, those of the whole program.
-    pub fn explain(&self, error: Error) -> Error {
+    pub fn explain(&self, model: &Model, error: Error) -> Error {
         match (error, self.budget.as_deref().map(Size::from_str)) {
             (Error::Budget { smallest, .. }, Some(Ok(Size(budget)))) => {
-                Error::Budget { budget, smallest: smallest + program_bytes() }
+                Error::Budget { budget, smallest: smallest + program_bytes(model) }
             }
             (error, _) => error,
         }
@@ -61,7 +61,7 @@ impl Memory {
 pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
     let plan = model.plan(options)?;
     let MemoryPlan { weights_mapped, weights_private, session, tokenizer, labels, other, .. } = plan;
-    let program = program_bytes();
+    let program = program_bytes(model);
     let parts = [
         ("weights, mapped", weights_mapped),
         ("weights, private", weights_private),
@@ -86,12 +86,13 @@ const LATER_BYTES: usize = 4 << 20;
 /// What a small program takes, where the system does not tell.
 const USUAL_BYTES: usize = 8 << 20;
 
-/// What this program takes itself, beside a model and its session.
-fn program_bytes() -> usize {
+/// What this program takes itself, beside a model and its session. Weights that earlier sessions have left in memory are the model's.
+fn program_bytes(model: &Model) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = resident.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
-    kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024) + LATER_BYTES
+    let resident = kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024);
+    resident.saturating_sub(model.packed_bytes()) + LATER_BYTES
 }
 
 /// A number of bytes as people write it: 96MiB, 100MB, 1.5GiB, 4096.
