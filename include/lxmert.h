@@ -45,7 +45,12 @@
  *
  * Errors. A function that can fail returns lxmert_status. Then lxmert_last_error has one line that says what is wrong and what
  * to do, for the calling thread; lxmert_session_last_error has that of a session, for any thread. After any failure all
- * objects stay usable, and all results that are handles, strings and counts are NULL or 0 unless the function says otherwise.
+ * objects stay usable, and all results that are handles, strings, counts and structs are NULL or 0 unless the function says
+ * otherwise. LXMERT_INTERNAL, a fault of the library itself, may come from every function with a status, and is not named in their
+ * tables.
+ *
+ * Memory. Blocks that grow with the model, the session's limits or the file report LXMERT_OUT_OF_MEMORY where there is no room
+ * for them. Small ones (handles, texts, lists) end the process then, as Rust's allocator does.
  *
  * Structs that begin with struct_size. Initialise them with the macro of their name that ends in _INIT, which sets struct_size
  * and zeros the rest; zero or NULL in an option is its default. Later versions append fields: the library takes the shorter
@@ -57,10 +62,12 @@
  * says otherwise. Sizes of memory are in bytes, of arrays in elements.
  *
  * Callbacks must return: no exception and no longjmp may leave them. They must not call functions with the session that they are
- * called for, lxmert_session_cancel apart.
+ * called for, lxmert_session_cancel apart; a loader's and progress not with the model either. Such a call may wait for itself.
  *
- * Every function ends with a table: whether it allocates memory (in a run, a session computes in what it took when it was made),
- * whether threads may call it at once, what it waits for, and how it fails. */
+ * Every function ends with a table: whether it allocates memory, whether threads may call it at once, what it waits for, and how it
+ * fails. In a run, a session computes in what it took when it was made. That holds for the project's own kernels; with the lowering
+ * ggml, operations allocate. Without a lowering in the options a session ends there on a CPU that has no kernels, and a memory budget
+ * may choose it: lxmert_session_info tells. */
 
 
 #ifndef LXMERT_H
@@ -72,11 +79,13 @@
 
 #ifdef __cplusplus
 /* A struct of zeros with its struct_size. */
+extern "C++" {
 template <typename Struct> inline Struct lxmert_sized() noexcept
 {
     Struct value{};
     value.struct_size = sizeof(Struct);
     return value;
+}
 }
 #define LXMERT_SIZED(type) (lxmert_sized<type>())
 #else
@@ -124,7 +133,7 @@ typedef enum lxmert_status {
      */
     LXMERT_INVALID_MODEL = 3,
     /**
-     * Memory could not be had.
+     * Memory could not be had for a block that grows with the model, the session's limits or the file.
      */
     LXMERT_OUT_OF_MEMORY = 4,
     /**
@@ -266,13 +275,15 @@ typedef struct lxmert_session lxmert_session;
 
 /**
  * Takes one message: its level, one of lxmert_log_level; one line of UTF-8 that is valid during the call; and the pointer given
- * to lxmert_set_log. It is called from any thread, also from several at once, and must not call lxmert_set_log.
+ * to lxmert_set_log. It is called from any thread, also from several at once. It must not call lxmert_set_log, nor functions with
+ * the model or session that the message is about.
  */
 typedef void (*lxmert_log_callback)(int32_t level, const char *message, void *user_data);
 
 /**
  * A source of the caller's own for a model's file: an archive, flash memory, a network. The library never calls two of its
- * functions at once, but may call them from any thread.
+ * functions at once, but may call them from any thread. They must not call functions with the model or its sessions, which may
+ * wait for them.
  */
 typedef struct lxmert_loader {
     /**
@@ -383,8 +394,8 @@ typedef struct lxmert_model_info {
 } lxmert_model_info;
 
 /**
- * Where a session gets its memory from: one block, taken while the session is made. Both functions are needed. The struct has
- * no struct_size, and never changes.
+ * Where a session gets its memory from: one block, taken while the session is made. Both functions are needed, and must not call
+ * functions with the session. The struct has no struct_size, and never changes.
  */
 typedef struct lxmert_allocator {
     /**
@@ -403,8 +414,7 @@ typedef struct lxmert_allocator {
 } lxmert_allocator;
 
 /**
- * What a session is made for. Zero or NULL always means the default. The smallest struct_size taken is the size up to threads,
- * that included.
+ * What a session is made for. Zero or NULL always means the default.
  */
 typedef struct lxmert_session_options {
     /**
@@ -433,7 +443,7 @@ typedef struct lxmert_session_options {
      */
     const uint32_t *cpus;
     /**
-     * How many cpus are listed.
+     * How many cpus are listed, at most 4096.
      */
     size_t cpu_count;
     /**
@@ -446,7 +456,7 @@ typedef struct lxmert_session_options {
      */
     const char *const *outputs;
     /**
-     * How many outputs are listed.
+     * How many outputs are listed, at most 1024.
      */
     size_t output_count;
     /**
@@ -479,8 +489,8 @@ typedef struct lxmert_session_options {
      */
     const struct lxmert_allocator *allocator;
     /**
-     * Or a block of the caller's, which must stay until the session is freed: at least lxmert_memory_plan.session bytes that begin
-     * at a multiple of LXMERT_MEMORY_ALIGNMENT.
+     * Or a block of the caller's, which must stay until lxmert_session_free has freed the session: at least
+     * lxmert_memory_plan.session bytes that begin at a multiple of LXMERT_MEMORY_ALIGNMENT. Not beside an allocator.
      */
     void *memory;
     /**
@@ -488,7 +498,8 @@ typedef struct lxmert_session_options {
      */
     size_t memory_size;
     /**
-     * Asked between operations of a run, by any of its threads; true gives up the call with LXMERT_CANCELLED.
+     * Asked between operations of a run, by any of its threads; true gives up the call with LXMERT_CANCELLED. It must not call
+     * functions with the session, lxmert_session_cancel apart.
      */
     bool (*abort)(void *user_data);
     /**
@@ -496,8 +507,9 @@ typedef struct lxmert_session_options {
      */
     void *abort_user_data;
     /**
-     * Told the share of the weights, 0 to 1, that is ready while the session is made, by any of its threads; false gives up the call
-     * with LXMERT_CANCELLED.
+     * Told the share of the weights, 0 to 1, that is ready while the session is made: one call at a time, by any thread of the
+     * session, with a higher share each time. False gives up the call with LXMERT_CANCELLED, and no other follows it. It must not
+     * call functions with the model, which may wait for it.
      */
     bool (*progress)(float fraction, void *user_data);
     /**
@@ -589,6 +601,10 @@ typedef struct lxmert_session_info {
      * Bytes of memory that the session holds, beside the model's weights.
      */
     size_t session_bytes;
+    /**
+     * Answers that the model tells apart, and so the most that lxmert_ask gives; 0 without an answer head.
+     */
+    size_t label_count;
 } lxmert_session_info;
 
 /**
@@ -621,7 +637,7 @@ typedef struct lxmert_answer {
 
 /**
  * A batch of raw tensors, without gaps and with the slowest axis first. B is batch, L tokens, O regions; the other sizes are
- * those of lxmert_model_info. The smallest struct_size taken is the size up to visual_pos, that included.
+ * those of lxmert_model_info.
  */
 typedef struct lxmert_inputs {
     /**
@@ -710,8 +726,8 @@ const char *lxmert_status_name(int32_t status);
 
 /**
  * The text of the calling thread's last failed call: one line of UTF-8 that names what is wrong and what to do, cut to 1023
- * bytes; an empty string if none has failed. A call that succeeds leaves it as it is. Never NULL; valid until the next
- * failure on the same thread.
+ * bytes; an empty string if none has failed. A call that succeeds leaves it as it is, but for lxmert_session_free, which empties
+ * it. Never NULL; valid until it changes so, or with the next failure on the same thread.
  *
  * | allocates   | no                                 |
  * |-------------|------------------------------------|
@@ -778,7 +794,7 @@ enum lxmert_status lxmert_set_log(lxmert_log_callback callback,
  *
  * On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
  *
- * | allocates   | the handle, tokenizer and answers; not the weights                                                   |
+ * | allocates   | the handle, answers and lists; not the weights, nor the tokenizer before the first question          |
  * |-------------|------------------------------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                                                  |
  * | blocks      | while the file's header is read                                                                      |
@@ -797,7 +813,7 @@ enum lxmert_status lxmert_model_open(const char *path,
  *
  * On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
  *
- * | allocates   | the handle, tokenizer and answers; the weights if they are copied                                |
+ * | allocates   | as lxmert_model_open, and all bytes if they are copied                                           |
  * |-------------|--------------------------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                                              |
  * | blocks      | while the bytes are copied                                                                       |
@@ -814,7 +830,7 @@ enum lxmert_status lxmert_model_from_memory(const void *bytes,
  *
  * On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
  *
- * | allocates   | the handle, tokenizer and answers; not the weights                              |
+ * | allocates   | as lxmert_model_open                                                            |
  * |-------------|---------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                             |
  * | blocks      | while the loader reads                                                          |
@@ -881,7 +897,7 @@ enum lxmert_status lxmert_model_label(const struct lxmert_model *model,
  * | allocates   | what the tokenizer takes; the tokenizer itself in the first call for a model                       |
  * |-------------|----------------------------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                                                |
- * | blocks      | while another thread's first call makes the tokenizer                                              |
+ * | blocks      | while the first call for a model makes the tokenizer                                               |
  * | fails       | LXMERT_INVALID_ARGUMENT (a question without words is one), LXMERT_UNSUPPORTED without a tokenizer, |
  * |             | LXMERT_INVALID_MODEL for one of no use; count is then 0. LXMERT_LIMIT if there are more than       |
  * |             | capacity: ids is then unchanged                                                                    |
@@ -922,21 +938,24 @@ enum lxmert_status lxmert_plan(const struct lxmert_model *model,
  * | blocks      | while weights are made ready, also by another thread                                                 |
  * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_UNSUPPORTED, LXMERT_INVALID_MODEL for a lowering that  |
  * |             | does not read a packed file, LXMERT_OUT_OF_MEMORY, LXMERT_BUDGET, LXMERT_CANCELLED by progress,      |
- * |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind                                                |
+ * |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind but what later sessions of the model share     |
  */
 enum lxmert_status lxmert_session_create(const struct lxmert_model *model,
                                          const struct lxmert_session_options *options,
                                          struct lxmert_session **out);
 
 /**
- * Frees a session; NULL is fine. Its outputs and the texts of its answers end with it.
+ * Frees a session; NULL is fine, and does nothing. Its outputs and the texts of its answers end with it.
  *
- * | allocates   | only to report a profile                                                               |
- * |-------------|----------------------------------------------------------------------------------------|
- * | thread-safe | not while another call uses the same handle                                            |
- * | blocks      | until its threads have ended                                                           |
- * | fails       | never; a session that a call is using, and what is no live handle, are left alone, and |
- * |             | lxmert_last_error says so                                                              |
+ * What the options gave the session (memory, allocator, the callbacks and their data) must stay until a call that has freed it. So
+ * before freeing a session that another thread may be using, cancel it, and wait for that thread's call to return.
+ *
+ * | allocates   | only to report a profile                                                                   |
+ * |-------------|--------------------------------------------------------------------------------------------|
+ * | thread-safe | not while another call uses the same handle                                                |
+ * | blocks      | until its threads have ended                                                               |
+ * | fails       | a session that a call is using, and what is no live handle, are left alone; then           |
+ * |             | lxmert_last_error says so, and the log for the former. Otherwise its text is empty by then |
  */
 void lxmert_session_free(struct lxmert_session *session);
 
@@ -948,7 +967,7 @@ void lxmert_session_free(struct lxmert_session *session);
  * | allocates   | no                                              |
  * |-------------|-------------------------------------------------|
  * | thread-safe | yes, also while another thread uses the session |
- * | blocks      | while another thread copies such a text         |
+ * | blocks      | while another thread copies or sets the text    |
  * | fails       | LXMERT_INVALID_ARGUMENT, also for a size of 0   |
  */
 enum lxmert_status lxmert_session_last_error(const struct lxmert_session *session,
@@ -957,19 +976,21 @@ enum lxmert_status lxmert_session_last_error(const struct lxmert_session *sessio
 
 /**
  * Gives every call that runs the model from now on at most so many microseconds; 0 for no limit, as at first. A call that
- * reaches its limit returns LXMERT_TIME_LIMIT within one operation.
+ * reaches its limit returns LXMERT_TIME_LIMIT within one operation; while lxmert_ask makes or uses the tokenizer, or a picture is
+ * scaled, that comes first.
  *
- * | allocates   | no                                   |
- * |-------------|--------------------------------------|
- * | thread-safe | yes                                  |
- * | blocks      | no                                   |
- * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_BUSY |
+ * | allocates   | no                                                         |
+ * |-------------|------------------------------------------------------------|
+ * | thread-safe | one call on a session at a time; others return LXMERT_BUSY |
+ * | blocks      | no                                                         |
+ * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_BUSY                       |
  */
 enum lxmert_status lxmert_session_set_time_limit(struct lxmert_session *session,
                                                  uint64_t microseconds);
 
 /**
- * Makes the call that is using the session return LXMERT_CANCELLED within one operation; does nothing if none is.
+ * Makes the call that is using the session return LXMERT_CANCELLED within one operation; does nothing if none is. While lxmert_ask
+ * makes or uses the tokenizer, or a picture is scaled, that comes first.
  *
  * | allocates   | no                                                                 |
  * |-------------|--------------------------------------------------------------------|
@@ -1000,10 +1021,10 @@ enum lxmert_status lxmert_session_get_info(const struct lxmert_session *session,
  * are read during the call only. If it refuses its arguments, the image before stays encoded; if it gives up while it
  * computes, none is.
  *
- * | allocates   | no                                                                                                  |
+ * | allocates   | no on the project's own kernels; with the lowering ggml, what its operations take                   |
  * |-------------|-----------------------------------------------------------------------------------------------------|
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                          |
- * | blocks      | while it computes                                                                                   |
+ * | blocks      | while it computes; where weights are streamed from a loader, also while another session reads       |
  * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_CANCELLED, LXMERT_TIME_LIMIT, LXMERT_IO where weights |
  * |             | are streamed, LXMERT_BUSY                                                                           |
  */
@@ -1017,10 +1038,10 @@ enum lxmert_status lxmert_encode_regions(struct lxmert_session *session,
  * stride is the distance of two rows in bytes, 0 for 3 * width. Images of another size than the grid's are scaled to it. rgb
  * is read during the call only. Failures leave what lxmert_encode_regions tells.
  *
- * | allocates   | no                                                                                      |
+ * | allocates   | as lxmert_encode_regions                                                                |
  * |-------------|-----------------------------------------------------------------------------------------|
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                              |
- * | blocks      | while it computes                                                                       |
+ * | blocks      | as lxmert_encode_regions                                                                |
  * | fails       | as lxmert_encode_regions; LXMERT_UNSUPPORTED for a model that only takes ready features |
  */
 enum lxmert_status lxmert_encode_pixels(struct lxmert_session *session,
@@ -1036,10 +1057,11 @@ enum lxmert_status lxmert_encode_pixels(struct lxmert_session *session,
  * becomes how many there are: capacity, or all answers of the model if they are fewer. With a capacity of 0, answers may be
  * NULL, and the scores are read with lxmert_output.
  *
- * | allocates   | what the tokenizer takes; the tokenizer itself in the first call for a model                       |
+ * | allocates   | as lxmert_ask_tokens, and what the tokenizer takes; the tokenizer itself in the first call for a   |
  * |-------------|----------------------------------------------------------------------------------------------------|
+ * |             | model                                                                                              |
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                         |
- * | blocks      | while it computes, and while another thread's first call makes the tokenizer                       |
+ * | blocks      | as lxmert_ask_tokens, and while the first call for a model makes the tokenizer                     |
  * | fails       | as lxmert_ask_tokens; LXMERT_UNSUPPORTED also without a tokenizer, LXMERT_INVALID_MODEL for one of |
  * |             | no use                                                                                             |
  */
@@ -1052,10 +1074,10 @@ enum lxmert_status lxmert_ask(struct lxmert_session *session,
 /**
  * Asks a question that is token ids already, id_count of them, [CLS] and [SEP] included. All else is as with lxmert_ask.
  *
- * | allocates   | no                                                                                                   |
+ * | allocates   | as lxmert_encode_regions                                                                             |
  * |-------------|------------------------------------------------------------------------------------------------------|
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                           |
- * | blocks      | while it computes                                                                                    |
+ * | blocks      | as lxmert_encode_regions                                                                             |
  * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT for more tokens than the session was made for,                 |
  * |             | LXMERT_UNSUPPORTED where answers are about two images, LXMERT_NO_IMAGE, LXMERT_NOT_REQUESTED if the  |
  * |             | session computes no answers, LXMERT_NOT_FINITE, LXMERT_CANCELLED, LXMERT_TIME_LIMIT, LXMERT_IO where |
@@ -1072,10 +1094,10 @@ enum lxmert_status lxmert_ask_tokens(struct lxmert_session *session,
  * Runs the whole model on a batch of raw tensors, which are read during the call only; lxmert_output gives the results. After
  * it no image counts as encoded, unless the batch was of one.
  *
- * | allocates   | no                                                                                                   |
+ * | allocates   | as lxmert_encode_regions                                                                             |
  * |-------------|------------------------------------------------------------------------------------------------------|
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                           |
- * | blocks      | while it computes                                                                                    |
+ * | blocks      | as lxmert_encode_regions                                                                             |
  * | fails       | LXMERT_INVALID_ARGUMENT names the tensor that the model cannot take; LXMERT_LIMIT, LXMERT_CANCELLED, |
  * |             | LXMERT_TIME_LIMIT, LXMERT_IO where weights are streamed, LXMERT_BUSY                                 |
  */
@@ -1090,7 +1112,7 @@ enum lxmert_status lxmert_run(struct lxmert_session *session,
  *
  * The numbers are the session's, and valid until the next call that encodes, asks or runs, or frees it.
  *
- * | allocates   | no                                                                                                  |
+ * | allocates   | no, but for the error of a name that is no output's                                                 |
  * |-------------|-----------------------------------------------------------------------------------------------------|
  * | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                          |
  * | blocks      | no                                                                                                  |

@@ -100,6 +100,13 @@ fn compiles_as_c11_and_as_cpp17() {
     compile_as_both(INITIAL_VALUES);
 }
 
+/// As C++ programs include the headers of C libraries that do not say so themselves.
+#[test]
+fn compiles_within_extern_c() {
+    let (includes, program) = INITIAL_VALUES.split_once("\n\n").unwrap();
+    compile("c++", &["-std=c++17"], "program.cpp", &format!("extern \"C\" {{{includes}\n}}\n{program}"));
+}
+
 #[test]
 fn its_example_compiles() {
     let header = std::fs::read_to_string(header()).unwrap();

@@ -81,6 +81,16 @@ pub(super) unsafe fn places<'a, T: Copy>(
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), count) })
 }
 
+/// One value to read.
+///
+/// # Safety
+/// The pointer is NULL or points to a value that does not change meanwhile.
+pub(super) unsafe fn one<T: Copy>(name: &'static str, pointer: *const T) -> Result<T, Failure> {
+    check(name, pointer, 1)?;
+    // SAFETY: `check` has seen to alignment; the rest is this function's contract.
+    Ok(unsafe { pointer.read() })
+}
+
 /// A place for one result.
 ///
 /// # Safety
@@ -92,6 +102,15 @@ pub(super) unsafe fn place<'a, T: Copy>(
     check(name, pointer, 1)?;
     // SAFETY: `check` has seen to alignment; the rest is this function's contract.
     Ok(unsafe { &mut *pointer.cast() })
+}
+
+/// A place for a count, which is 0 from now on: whatever fails afterwards leaves it so.
+///
+/// # Safety
+/// As for [`place`].
+pub(super) unsafe fn count<'a>(name: &'static str, pointer: *mut usize) -> Result<&'a mut usize, Failure> {
+    // SAFETY: the contracts are the same.
+    Ok(unsafe { place(name, pointer) }?.write(0))
 }
 
 fn check<T>(name: &'static str, pointer: *const T, count: usize) -> Result<(), Failure> {
@@ -119,13 +138,17 @@ fn null(name: &'static str) -> Failure {
 /// A struct that begins with its size by the caller's header, and so may be shorter than it is here.
 ///
 /// # Safety
-/// It is `#[repr(C)]`, its first field is the `usize` of that size, none of its fields straddles a multiple of the struct's
-/// alignment, and any bytes make a value of it, zeros the one with all defaults.
+/// It is `#[repr(C)]`, its first field is the `usize` of that size, and any bytes make a value of it, zeros the one with all defaults.
+///
+/// A new version puts its fields behind all others, never into padding: of a caller that was compiled before, padding holds anything,
+/// and would be taken for the field.
 pub(super) unsafe trait Versioned: Copy {
     /// The type's name in the header.
     const NAME: &'static str;
-    /// The size up to the fields that may be left out.
+    /// The size of its first version: up to the fields that may be left out.
     const FIRST: usize;
+    /// The sizes of all its versions.
+    const SIZES: &'static [usize] = &[Self::FIRST, size_of::<Self>()];
 }
 
 /// The size that the caller's header gives a struct.
@@ -136,7 +159,7 @@ unsafe fn struct_size<T: Versioned>(name: &'static str, pointer: *const T) -> Re
     check(name, pointer, 1)?;
     // SAFETY: not NULL and aligned as just checked; the size stands first.
     let size = unsafe { pointer.cast::<usize>().read() };
-    let (first, known) = (T::FIRST, size_of::<T>());
+    let known = size_of::<T>();
     if size > known {
         return Err(Failure::argument(format_args!(
             "{name}->struct_size is {size}, but this library's {} has {known} bytes: set it to sizeof({0}), and use the header that \
@@ -144,7 +167,7 @@ unsafe fn struct_size<T: Versioned>(name: &'static str, pointer: *const T) -> Re
             T::NAME
         )));
     }
-    if size < first || !size.is_multiple_of(align_of::<T>()) {
+    if !T::SIZES.contains(&size) {
         return Err(Failure::argument(format_args!(
             "{name}->struct_size is {size}, which is not the size of any version of {}: set it to sizeof({0})",
             T::NAME
@@ -174,18 +197,23 @@ pub(super) struct Out<T> {
 }
 
 impl<T: Versioned> Out<T> {
+    /// The struct's fields are zero from now on, so that whatever fails afterwards leaves no result of an earlier call.
+    ///
     /// # Safety
     /// The pointer is NULL or points to a struct of the size that it begins with, which nothing else uses while this lives.
     pub unsafe fn new(name: &'static str, pointer: *mut T) -> Result<Self, Failure> {
         // SAFETY: the contracts are the same.
         let size = unsafe { struct_size(name, pointer.cast_const()) }?;
+        let first = size_of::<usize>();
+        // SAFETY: the caller's struct has `size` bytes, of which the size itself takes the first.
+        unsafe { pointer.cast::<u8>().add(first).write_bytes(0, size - first) };
         Ok(Out { pointer, size })
     }
 
     /// Fills in all fields that the caller's struct has, but for the size itself.
     pub fn write(self, value: &T) {
         let first = size_of::<usize>();
-        let source = (&raw const *value).cast::<u8>();
+        let source = std::ptr::from_ref(value).cast::<u8>();
         // SAFETY: both have `size` bytes, by contract of `new` and as it has checked.
         unsafe {
             std::ptr::copy_nonoverlapping(
@@ -230,7 +258,7 @@ mod tests {
         new: u64,
     }
 
-    // SAFETY: `repr(C)` with the size first; numbers of at most eight bytes.
+    // SAFETY: `repr(C)` with the size first; numbers.
     unsafe impl Versioned for Sample {
         const NAME: &'static str = "sample";
         const FIRST: usize = 16;
@@ -250,9 +278,11 @@ mod tests {
 
     #[test]
     fn only_the_callers_part_is_written() {
-        let mut target = Sample { struct_size: 16, old: 0, flag: Bool(0), new: 9 };
+        let mut target = Sample { struct_size: 16, old: 5, flag: Bool(5), new: 9 };
         // SAFETY: the struct is larger than it says.
-        unsafe { Out::new("s", &mut target) }.unwrap().write(&sample(24));
+        let out = unsafe { Out::new("s", &raw mut target) }.unwrap();
+        assert_eq!(target, Sample { struct_size: 16, old: 0, flag: Bool(0), new: 9 });
+        out.write(&sample(24));
         assert_eq!(target, Sample { struct_size: 16, old: 1, flag: Bool(7), new: 9 });
     }
 
@@ -276,5 +306,10 @@ mod tests {
         assert!(unsafe { slice("values", start.wrapping_byte_add(1), 1) }.is_err());
         // SAFETY: the array has four values.
         assert_eq!(unsafe { slice("values", start, 4) }.unwrap(), values);
+        // SAFETY: as above, and what is misaligned is refused.
+        unsafe {
+            assert_eq!(one("value", start).unwrap(), values[0]);
+            assert!(one("value", start.wrapping_byte_add(1)).is_err());
+        }
     }
 }

@@ -69,6 +69,11 @@ pub(super) fn last() -> Line {
     LAST.get()
 }
 
+/// Forgets that text.
+pub(super) fn clear_last() {
+    LAST.set(Line::EMPTY);
+}
+
 /// A failed call, whose text is this thread's last error by now.
 #[derive(Debug)]
 pub(super) struct Failure(lxmert_status);
@@ -117,8 +122,8 @@ pub(super) fn status(body: impl FnOnce() -> Result<(), Failure>) -> lxmert_statu
 }
 
 /// The text of the calling thread's last failed call: one line of UTF-8 that names what is wrong and what to do, cut to 1023
-/// bytes; an empty string if none has failed. A call that succeeds leaves it as it is. Never NULL; valid until the next
-/// failure on the same thread.
+/// bytes; an empty string if none has failed. A call that succeeds leaves it as it is, but for lxmert_session_free, which empties
+/// it. Never NULL; valid until it changes so, or with the next failure on the same thread.
 ///
 /// | allocates   | no                                 |
 /// |-------------|------------------------------------|

@@ -40,10 +40,7 @@ impl<T: Kind> Handle<T> {
         // SAFETY: aligned when it is asked, readable by this function's contract; marks are only written as atomics.
         let marked = || unsafe { &(*handle).mark }.load(Ordering::Acquire) == T::MARK;
         if !handle.is_aligned() || !marked() {
-            return Err(Failure::argument(format_args!(
-                "{0} is not the handle of a {0}: it is of another kind, or freed",
-                T::NAME
-            )));
+            return Err(none::<T>());
         }
         // SAFETY: the mark says that it is a live handle of the kind.
         Ok(unsafe { &(*handle).value })
@@ -56,10 +53,22 @@ impl<T: Kind> Handle<T> {
     pub unsafe fn free(handle: *mut T::Opaque) -> Result<(), Failure> {
         // SAFETY: the contracts are the same.
         unsafe { Self::get(handle) }?;
+        let handle = handle.cast::<Self>();
+        // SAFETY: aligned and readable, as `get` has found.
+        let mark = unsafe { &(*handle).mark };
+        // Of two threads that free it by mistake, one wins.
+        if mark.compare_exchange(T::MARK, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Err(none::<T>());
+        }
         // SAFETY: a live handle comes from `create`, and this is its last use.
-        let handle = unsafe { Box::from_raw(handle.cast::<Self>()) };
-        handle.mark.store(0, Ordering::Release);
-        drop(handle);
+        drop(unsafe { Box::from_raw(handle) });
         Ok(())
     }
+}
+
+fn none<T: Kind>() -> Failure {
+    Failure::argument(format_args!(
+        "{0} is not the handle of a {0}: it is of another kind, or freed",
+        T::NAME
+    ))
 }

@@ -8,7 +8,8 @@ use super::arguments::{UserData, Versioned};
 use crate::Loader;
 
 /// A source of the caller's own for a model's file: an archive, flash memory, a network. The library never calls two of its
-/// functions at once, but may call them from any thread.
+/// functions at once, but may call them from any thread. They must not call functions with the model or its sessions, which may
+/// wait for them.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct lxmert_loader {
@@ -29,7 +30,7 @@ pub struct lxmert_loader {
     pub user_data: *mut c_void,
 }
 
-// SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers of at most eight bytes, all valid as zeros.
+// SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers, all valid as zeros.
 unsafe impl Versioned for lxmert_loader {
     const NAME: &'static str = "lxmert_loader";
     const FIRST: usize = std::mem::offset_of!(lxmert_loader, close);

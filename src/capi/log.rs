@@ -25,7 +25,8 @@ pub enum lxmert_log_level {
 }
 
 /// Takes one message: its level, one of lxmert_log_level; one line of UTF-8 that is valid during the call; and the pointer given
-/// to lxmert_set_log. It is called from any thread, also from several at once, and must not call lxmert_set_log.
+/// to lxmert_set_log. It is called from any thread, also from several at once. It must not call lxmert_set_log, nor functions with
+/// the model or session that the message is about.
 pub type lxmert_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user_data: *mut c_void)>;
 
@@ -116,7 +117,9 @@ pub unsafe extern "C" fn lxmert_set_log(
             ));
         }
         let sink = callback.map(|callback| Sink { callback, user_data: UserData::new(user_data) });
-        *SINK.write().unwrap_or_else(PoisonError::into_inner) = sink;
+        // Held until the level is set too: of two calls at once, both are the later one's.
+        let mut place = SINK.write().unwrap_or_else(PoisonError::into_inner);
+        *place = sink;
         log::set_max_level(filter);
         Ok(())
     })

@@ -3,13 +3,13 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use super::arguments::{UserData, slice};
+use super::arguments::{UserData, one};
 use super::options::LXMERT_MEMORY_ALIGNMENT;
 use super::{Failure, lxmert_status};
 use crate::{ForeignMemory, Model, Session, SessionOptions};
 
-/// Where a session gets its memory from: one block, taken while the session is made. Both functions are needed. The struct has
-/// no struct_size, and never changes.
+/// Where a session gets its memory from: one block, taken while the session is made. Both functions are needed, and must not call
+/// functions with the session. The struct has no struct_size, and never changes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct lxmert_allocator {
@@ -55,15 +55,13 @@ impl Memory {
                 (Some(start), len) => Ok(Memory::Block { start, len }),
             };
         }
-        if block.is_some() {
+        if block.is_some() || len > 0 {
             return Err(Failure::argument(format_args!(
-                "options has an allocator and memory: give one of them"
+                "options has an allocator and memory, or its size: give one of them"
             )));
         }
-        // SAFETY: not NULL as just checked; an allocator, by contract.
-        let [allocator] = *unsafe { slice("options->allocator", allocator, 1) }? else {
-            unreachable!("a slice of one")
-        };
+        // SAFETY: an allocator, by contract.
+        let allocator = unsafe { one("options->allocator", allocator) }?;
         let (Some(allocate), Some(release)) = (allocator.allocate, allocator.release) else {
             return Err(Failure::argument(format_args!(
                 "options->allocator lacks allocate or release: it needs a function for each"

@@ -84,7 +84,7 @@ pub struct lxmert_model_info {
     pub file_bytes: u64,
 }
 
-// SAFETY: `repr(C)` with the size first; numbers of at most eight bytes.
+// SAFETY: `repr(C)` with the size first; numbers.
 unsafe impl Versioned for lxmert_model_info {
     const NAME: &'static str = "lxmert_model_info";
     const FIRST: usize = std::mem::offset_of!(lxmert_model_info, has_label_texts);
@@ -102,6 +102,12 @@ impl Kind for LoadedModel {
     const NAME: &'static str = "model";
     type Opaque = lxmert_model;
 }
+
+// Any threads may use a model at once.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<LoadedModel>();
+};
 
 impl LoadedModel {
     fn new(model: Model) -> Self {
@@ -147,7 +153,7 @@ fn in_model(error: Error) -> Failure {
 ///
 /// On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
 ///
-/// | allocates   | the handle, tokenizer and answers; not the weights                                                   |
+/// | allocates   | the handle, answers and lists; not the weights, nor the tokenizer before the first question          |
 /// |-------------|------------------------------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                                                  |
 /// | blocks      | while the file's header is read                                                                      |
@@ -175,7 +181,7 @@ pub unsafe extern "C" fn lxmert_model_open(
 ///
 /// On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
 ///
-/// | allocates   | the handle, tokenizer and answers; the weights if they are copied                                |
+/// | allocates   | as lxmert_model_open, and all bytes if they are copied                                           |
 /// |-------------|--------------------------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                                              |
 /// | blocks      | while the bytes are copied                                                                       |
@@ -201,7 +207,7 @@ pub unsafe extern "C" fn lxmert_model_from_memory(
 ///
 /// On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
 ///
-/// | allocates   | the handle, tokenizer and answers; not the weights                              |
+/// | allocates   | as lxmert_model_open                                                            |
 /// |-------------|---------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                             |
 /// | blocks      | while the loader reads                                                          |
@@ -250,10 +256,10 @@ pub unsafe extern "C" fn lxmert_model_get_info(
     info: *mut lxmert_model_info,
 ) -> lxmert_status {
     status(|| {
-        // SAFETY: a live handle, or NULL, by the header's rules.
-        let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
         let info = unsafe { Out::new("info", info) }?;
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         info.write(&about(model));
         Ok(())
     })
@@ -365,7 +371,7 @@ pub unsafe extern "C" fn lxmert_model_label(
 /// | allocates   | what the tokenizer takes; the tokenizer itself in the first call for a model                       |
 /// |-------------|----------------------------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                                                |
-/// | blocks      | while another thread's first call makes the tokenizer                                              |
+/// | blocks      | while the first call for a model makes the tokenizer                                               |
 /// | fails       | LXMERT_INVALID_ARGUMENT (a question without words is one), LXMERT_UNSUPPORTED without a tokenizer, |
 /// |             | LXMERT_INVALID_MODEL for one of no use; count is then 0. LXMERT_LIMIT if there are more than       |
 /// |             | capacity: ids is then unchanged                                                                    |
@@ -379,8 +385,7 @@ pub unsafe extern "C" fn lxmert_model_tokenize(
 ) -> lxmert_status {
     status(|| {
         // SAFETY: a place for a number or NULL, by the header's rules.
-        let count = unsafe { place("count", count) }?;
-        count.write(0);
+        let count = unsafe { arguments::count("count", count) }?;
         // SAFETY: a live handle, or NULL, by the header's rules.
         let model = unsafe { Handle::<LoadedModel>::get(model) }?;
         // SAFETY: a string or NULL, by the header's rules.
@@ -388,7 +393,7 @@ pub unsafe extern "C" fn lxmert_model_tokenize(
         // SAFETY: room for so many ids, by the header's rules.
         let ids = unsafe { places("ids", ids, capacity) }?;
         let found = model.model.tokenizer()?.encode(question).map_err(Error::from)?;
-        count.write(found.len());
+        *count = found.len();
         if found.len() > capacity {
             return Err(Failure::new(
                 lxmert_status::LXMERT_LIMIT,

@@ -1,7 +1,7 @@
 //! What a session is made for, as C says it.
 
 use std::ffi::{c_char, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arguments::{self, Bool, UserData, Versioned, slice, text};
 use super::memory::{Memory, lxmert_allocator};
@@ -10,6 +10,12 @@ use crate::{ForeignMemory, Lowering, Model, Output, Residency, SessionOptions};
 
 /// The alignment in bytes of memory that a caller provides: a cache line.
 pub const LXMERT_MEMORY_ALIGNMENT: usize = 64;
+
+/// The most CPUs that are listed: as many as Linux knows.
+const MAX_CPUS: usize = 4096;
+
+/// The most names of outputs: as many outputs as a session takes.
+const MAX_OUTPUTS: usize = 1024;
 
 const _: () = assert!(LXMERT_MEMORY_ALIGNMENT == ForeignMemory::ALIGNMENT);
 
@@ -38,8 +44,7 @@ impl lxmert_residency {
     }
 }
 
-/// What a session is made for. Zero or NULL always means the default. The smallest struct_size taken is the size up to threads,
-/// that included.
+/// What a session is made for. Zero or NULL always means the default.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct lxmert_session_options {
@@ -56,14 +61,14 @@ pub struct lxmert_session_options {
     /// The CPUs that threads other than the calling one may run on, cpu_count of them, by the system's numbers. Linux only.
     /// Default: all.
     pub cpus: *const u32,
-    /// How many cpus are listed.
+    /// How many cpus are listed, at most 4096.
     pub cpu_count: usize,
     /// How the model is computed: "ggml", or an instruction set such as "avx2". Default: "fastest", the fastest that the CPU has.
     pub lowering: *const c_char,
     /// What every run computes, output_count names as lxmert_output takes them, or whole lists, such as "vision_attentions". Nothing
     /// else is computed. Default: the answers' scores, or the pooled output of a model without answers.
     pub outputs: *const *const c_char,
-    /// How many outputs are listed.
+    /// How many outputs are listed, at most 1024.
     pub output_count: usize,
     /// Whether lxmert_run is to take inputs_embeds too.
     pub inputs_embeds: Bool,
@@ -80,23 +85,25 @@ pub struct lxmert_session_options {
     pub profile: Bool,
     /// Where the session's memory comes from; the struct is read during the call only. Default: the heap.
     pub allocator: *const lxmert_allocator,
-    /// Or a block of the caller's, which must stay until the session is freed: at least lxmert_memory_plan.session bytes that begin
-    /// at a multiple of LXMERT_MEMORY_ALIGNMENT.
+    /// Or a block of the caller's, which must stay until lxmert_session_free has freed the session: at least
+    /// lxmert_memory_plan.session bytes that begin at a multiple of LXMERT_MEMORY_ALIGNMENT. Not beside an allocator.
     pub memory: *mut c_void,
     /// Bytes of that block.
     pub memory_size: usize,
-    /// Asked between operations of a run, by any of its threads; true gives up the call with LXMERT_CANCELLED.
+    /// Asked between operations of a run, by any of its threads; true gives up the call with LXMERT_CANCELLED. It must not call
+    /// functions with the session, lxmert_session_cancel apart.
     pub abort: Option<unsafe extern "C" fn(user_data: *mut c_void) -> Bool>,
     /// Given to abort.
     pub abort_user_data: *mut c_void,
-    /// Told the share of the weights, 0 to 1, that is ready while the session is made, by any of its threads; false gives up the call
-    /// with LXMERT_CANCELLED.
+    /// Told the share of the weights, 0 to 1, that is ready while the session is made: one call at a time, by any thread of the
+    /// session, with a higher share each time. False gives up the call with LXMERT_CANCELLED, and no other follows it. It must not
+    /// call functions with the model, which may wait for it.
     pub progress: Option<unsafe extern "C" fn(fraction: f32, user_data: *mut c_void) -> Bool>,
     /// Given to progress.
     pub progress_user_data: *mut c_void,
 }
 
-// SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers of at most eight bytes, all valid as zeros.
+// SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers, all valid as zeros.
 unsafe impl Versioned for lxmert_session_options {
     const NAME: &'static str = "lxmert_session_options";
     const FIRST: usize = std::mem::offset_of!(lxmert_session_options, cpus);
@@ -128,6 +135,8 @@ impl Given {
                 *field = value;
             }
         }
+        at_most("cpu_count", raw.cpu_count, MAX_CPUS)?;
+        at_most("output_count", raw.output_count, MAX_OUTPUTS)?;
         if raw.cpu_count > 0 {
             // SAFETY: so many CPUs or NULL, by contract.
             let cpus = unsafe { slice("options->cpus", raw.cpus, raw.cpu_count) }?;
@@ -157,12 +166,41 @@ impl Given {
         if let Some(progress) = raw.progress {
             let data = UserData::new(raw.progress_user_data);
             // SAFETY: as for `abort`.
-            options.progress = Some(Arc::new(move |share| unsafe { progress(share, data.get()) }.get()));
+            let tell = move |share| unsafe { progress(share, data.get()) }.get();
+            let told = Mutex::new(Told { highest: f32::NEG_INFINITY, given_up: false });
+            options.progress = Some(Arc::new(move |share| {
+                told.lock().unwrap_or_else(PoisonError::into_inner).next(share, tell)
+            }));
         }
         // SAFETY: an allocator and memory that keep the header's rules, by contract.
         let memory = unsafe { Memory::read(raw.allocator, raw.memory, raw.memory_size) }?;
         Ok(Given { options, memory })
     }
+}
+
+/// What the progress callback was told. Threads make weights ready side by side, and finish in any order.
+struct Told {
+    highest: f32,
+    given_up: bool,
+}
+
+impl Told {
+    /// Tells a share that is higher than those before. Returns whether to go on.
+    fn next(&mut self, share: f32, tell: impl FnOnce(f32) -> bool) -> bool {
+        if share > self.highest && !self.given_up {
+            self.highest = share;
+            self.given_up = !tell(share);
+        }
+        !self.given_up
+    }
+}
+
+/// Refuses a count that no caller means, before as many things are looked at.
+fn at_most(name: &str, count: usize, limit: usize) -> Result<(), Failure> {
+    if count > limit {
+        return Err(Failure::argument(format_args!("options->{name} is {count}: give at most {limit}")));
+    }
+    Ok(())
 }
 
 fn lowering(name: &str) -> Result<Lowering, Failure> {

@@ -37,7 +37,7 @@ pub struct lxmert_memory_plan {
     pub total: usize,
 }
 
-// SAFETY: `repr(C)` with the size first; numbers and a pointer of at most eight bytes.
+// SAFETY: `repr(C)` with the size first; numbers and a pointer.
 unsafe impl Versioned for lxmert_memory_plan {
     const NAME: &'static str = "lxmert_memory_plan";
     const FIRST: usize = std::mem::offset_of!(lxmert_memory_plan, weights_mapped);
@@ -59,10 +59,10 @@ pub unsafe extern "C" fn lxmert_plan(
     plan: *mut lxmert_memory_plan,
 ) -> lxmert_status {
     status(|| {
-        // SAFETY: a live handle, or NULL, by the header's rules.
-        let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
         let out = unsafe { Out::new("plan", plan) }?;
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         // SAFETY: options or NULL, by the header's rules.
         let plan = model.plan(&unsafe { Given::read(model, options) }?.options)?;
         out.write(&lxmert_memory_plan {

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-use super::arguments::{self, Out, Versioned, opt_slice, place, places, slice, text};
+use super::arguments::{self, Out, Versioned, opt_slice, places, slice, text};
 use super::session::{lxmert_session, with_session};
 use super::strings::CStrings;
 use super::{Failure, lxmert_status};
@@ -29,7 +29,7 @@ pub struct lxmert_answer {
 }
 
 /// A batch of raw tensors, without gaps and with the slowest axis first. B is batch, L tokens, O regions; the other sizes are
-/// those of lxmert_model_info. The smallest struct_size taken is the size up to visual_pos, that included.
+/// those of lxmert_model_info.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct lxmert_inputs {
@@ -57,7 +57,7 @@ pub struct lxmert_inputs {
     pub visual_attention_mask: *const f32,
 }
 
-// SAFETY: `repr(C)` with the size first; numbers and pointers of at most eight bytes, all valid as zeros.
+// SAFETY: `repr(C)` with the size first; numbers and pointers, all valid as zeros.
 unsafe impl Versioned for lxmert_inputs {
     const NAME: &'static str = "lxmert_inputs";
     const FIRST: usize = std::mem::offset_of!(lxmert_inputs, visual_attention_mask);
@@ -77,7 +77,7 @@ pub struct lxmert_tensor {
     pub shape: [usize; 4],
 }
 
-// SAFETY: `repr(C)` with the size first; numbers and a pointer of at most eight bytes.
+// SAFETY: `repr(C)` with the size first; numbers and a pointer.
 unsafe impl Versioned for lxmert_tensor {
     const NAME: &'static str = "lxmert_tensor";
     const FIRST: usize = size_of::<lxmert_tensor>();
@@ -90,10 +90,10 @@ unsafe impl Versioned for lxmert_tensor {
 /// are read during the call only. If it refuses its arguments, the image before stays encoded; if it gives up while it
 /// computes, none is.
 ///
-/// | allocates   | no                                                                                                  |
+/// | allocates   | no on the project's own kernels; with the lowering ggml, what its operations take                   |
 /// |-------------|-----------------------------------------------------------------------------------------------------|
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                          |
-/// | blocks      | while it computes                                                                                   |
+/// | blocks      | while it computes; where weights are streamed from a loader, also while another session reads       |
 /// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_CANCELLED, LXMERT_TIME_LIMIT, LXMERT_IO where weights |
 /// |             | are streamed, LXMERT_BUSY                                                                           |
 #[unsafe(no_mangle)]
@@ -121,10 +121,10 @@ pub unsafe extern "C" fn lxmert_encode_regions(
 /// stride is the distance of two rows in bytes, 0 for 3 * width. Images of another size than the grid's are scaled to it. rgb
 /// is read during the call only. Failures leave what lxmert_encode_regions tells.
 ///
-/// | allocates   | no                                                                                      |
+/// | allocates   | as lxmert_encode_regions                                                                |
 /// |-------------|-----------------------------------------------------------------------------------------|
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                              |
-/// | blocks      | while it computes                                                                       |
+/// | blocks      | as lxmert_encode_regions                                                                |
 /// | fails       | as lxmert_encode_regions; LXMERT_UNSUPPORTED for a model that only takes ready features |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_encode_pixels(
@@ -154,10 +154,11 @@ pub unsafe extern "C" fn lxmert_encode_pixels(
 /// becomes how many there are: capacity, or all answers of the model if they are fewer. With a capacity of 0, answers may be
 /// NULL, and the scores are read with lxmert_output.
 ///
-/// | allocates   | what the tokenizer takes; the tokenizer itself in the first call for a model                       |
+/// | allocates   | as lxmert_ask_tokens, and what the tokenizer takes; the tokenizer itself in the first call for a   |
 /// |-------------|----------------------------------------------------------------------------------------------------|
+/// |             | model                                                                                              |
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                         |
-/// | blocks      | while it computes, and while another thread's first call makes the tokenizer                       |
+/// | blocks      | as lxmert_ask_tokens, and while the first call for a model makes the tokenizer                     |
 /// | fails       | as lxmert_ask_tokens; LXMERT_UNSUPPORTED also without a tokenizer, LXMERT_INVALID_MODEL for one of |
 /// |             | no use                                                                                             |
 #[unsafe(no_mangle)]
@@ -168,9 +169,11 @@ pub unsafe extern "C" fn lxmert_ask(
     capacity: usize,
     count: *mut usize,
 ) -> lxmert_status {
+    // SAFETY: a place for a number or NULL, by the header's rules.
+    let count = unsafe { arguments::count("count", count) };
     let body = |session: &mut Session, labels: Option<&CStrings>| {
-        // SAFETY: places for the answers and their count or NULL, by the header's rules.
-        let room = unsafe { Room::new(session, answers, capacity, count) }?;
+        // SAFETY: places for the answers or NULL, by the header's rules.
+        let room = unsafe { Room::new(session, answers, capacity, count?) }?;
         // SAFETY: a string or NULL, by the header's rules.
         let question = unsafe { text("question", question) }?;
         room.fill(session.ask(question)?, labels);
@@ -182,10 +185,10 @@ pub unsafe extern "C" fn lxmert_ask(
 
 /// Asks a question that is token ids already, id_count of them, [CLS] and [SEP] included. All else is as with lxmert_ask.
 ///
-/// | allocates   | no                                                                                                   |
+/// | allocates   | as lxmert_encode_regions                                                                             |
 /// |-------------|------------------------------------------------------------------------------------------------------|
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                           |
-/// | blocks      | while it computes                                                                                    |
+/// | blocks      | as lxmert_encode_regions                                                                             |
 /// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT for more tokens than the session was made for,                 |
 /// |             | LXMERT_UNSUPPORTED where answers are about two images, LXMERT_NO_IMAGE, LXMERT_NOT_REQUESTED if the  |
 /// |             | session computes no answers, LXMERT_NOT_FINITE, LXMERT_CANCELLED, LXMERT_TIME_LIMIT, LXMERT_IO where |
@@ -199,9 +202,11 @@ pub unsafe extern "C" fn lxmert_ask_tokens(
     capacity: usize,
     count: *mut usize,
 ) -> lxmert_status {
+    // SAFETY: a place for a number or NULL, by the header's rules.
+    let count = unsafe { arguments::count("count", count) };
     let body = |session: &mut Session, labels: Option<&CStrings>| {
-        // SAFETY: places for the answers and their count or NULL, by the header's rules.
-        let room = unsafe { Room::new(session, answers, capacity, count) }?;
+        // SAFETY: places for the answers or NULL, by the header's rules.
+        let room = unsafe { Room::new(session, answers, capacity, count?) }?;
         session.check_sizes(1, id_count, 1)?;
         // SAFETY: so many ids or NULL, by the header's rules.
         let ids = unsafe { slice("ids", ids, id_count) }?;
@@ -215,21 +220,18 @@ pub unsafe extern "C" fn lxmert_ask_tokens(
 /// Where a caller wants answers.
 struct Room<'a> {
     answers: &'a mut [MaybeUninit<lxmert_answer>],
-    count: &'a mut MaybeUninit<usize>,
+    count: &'a mut usize,
 }
 
 impl<'a> Room<'a> {
     /// # Safety
-    /// Each pointer is NULL or points to room for `capacity` answers and for their count.
+    /// The pointer is NULL or points to room for `capacity` answers.
     unsafe fn new(
         session: &Session,
         answers: *mut lxmert_answer,
         capacity: usize,
-        count: *mut usize,
+        count: &'a mut usize,
     ) -> Result<Self, Failure> {
-        // SAFETY: this function's contract.
-        let count = unsafe { place("count", count) }?;
-        count.write(0);
         let all = session.model().config().head.labels().unwrap_or(0);
         // SAFETY: this function's contract.
         let answers = unsafe { places("answers", answers, capacity.min(all)) }?;
@@ -248,17 +250,17 @@ impl<'a> Room<'a> {
         };
         // SAFETY: only asked of places that were filled.
         let logit = |place: &MaybeUninit<lxmert_answer>| unsafe { place.assume_init_ref() }.logit;
-        self.count.write(found.top_with(self.answers, make, logit));
+        *self.count = found.top_with(self.answers, make, logit);
     }
 }
 
 /// Runs the whole model on a batch of raw tensors, which are read during the call only; lxmert_output gives the results. After
 /// it no image counts as encoded, unless the batch was of one.
 ///
-/// | allocates   | no                                                                                                   |
+/// | allocates   | as lxmert_encode_regions                                                                             |
 /// |-------------|------------------------------------------------------------------------------------------------------|
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                           |
-/// | blocks      | while it computes                                                                                    |
+/// | blocks      | as lxmert_encode_regions                                                                             |
 /// | fails       | LXMERT_INVALID_ARGUMENT names the tensor that the model cannot take; LXMERT_LIMIT, LXMERT_CANCELLED, |
 /// |             | LXMERT_TIME_LIMIT, LXMERT_IO where weights are streamed, LXMERT_BUSY                                 |
 #[unsafe(no_mangle)]
@@ -330,7 +332,7 @@ unsafe fn tensors<'a>(given: &lxmert_inputs, session: &Session) -> Result<Inputs
 ///
 /// The numbers are the session's, and valid until the next call that encodes, asks or runs, or frees it.
 ///
-/// | allocates   | no                                                                                                  |
+/// | allocates   | no, but for the error of a name that is no output's                                                 |
 /// |-------------|-----------------------------------------------------------------------------------------------------|
 /// | thread-safe | one call on a session at a time; others return LXMERT_BUSY                                          |
 /// | blocks      | no                                                                                                  |
@@ -342,9 +344,10 @@ pub unsafe extern "C" fn lxmert_output(
     name: *const c_char,
     tensor: *mut lxmert_tensor,
 ) -> lxmert_status {
+    // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
+    let out = unsafe { Out::new("tensor", tensor) };
     let body = |session: &mut Session, _: Option<&CStrings>| {
-        // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
-        let out = unsafe { Out::new("tensor", tensor) }?;
+        let out = out?;
         // SAFETY: a string or NULL, by the header's rules.
         let output: Output = unsafe { text("name", name) }?.parse()?;
         let found = session.output(output)?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::arguments::{Out, Versioned, place, places};
-use super::errors::{Line, caught, last, status};
+use super::errors::{Line, caught, clear_last, last, status};
 use super::handles::{Handle, Kind};
 use super::model::{LoadedModel, lxmert_model};
 use super::options::{Given, lxmert_residency, lxmert_session_options};
@@ -41,9 +41,11 @@ pub struct lxmert_session_info {
     pub threads: usize,
     /// Bytes of memory that the session holds, beside the model's weights.
     pub session_bytes: usize,
+    /// Answers that the model tells apart, and so the most that lxmert_ask gives; 0 without an answer head.
+    pub label_count: usize,
 }
 
-// SAFETY: `repr(C)` with the size first; numbers and a pointer of at most eight bytes.
+// SAFETY: `repr(C)` with the size first; numbers and a pointer.
 unsafe impl Versioned for lxmert_session_info {
     const NAME: &'static str = "lxmert_session_info";
     const FIRST: usize = std::mem::offset_of!(lxmert_session_info, max_tokens);
@@ -59,6 +61,17 @@ pub(super) struct OpenSession {
     info: lxmert_session_info,
     last_error: Mutex<Line>,
 }
+
+// SAFETY: threads share of it what is shared anyway, and `session`, which is `Send`, one at a time: `Claim` sees to that. The pointer in
+// `info` is to a text that lives as long as the library.
+unsafe impl Sync for OpenSession {}
+// SAFETY: as for `Sync`.
+unsafe impl Send for OpenSession {}
+
+const _: () = {
+    const fn sent<T: Send>() {}
+    sent::<Session>();
+};
 
 impl Kind for OpenSession {
     const MARK: u64 = u64::from_le_bytes(*b"\x91lxsessn");
@@ -126,7 +139,7 @@ pub(super) unsafe fn with_session(
 /// | blocks      | while weights are made ready, also by another thread                                                 |
 /// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_UNSUPPORTED, LXMERT_INVALID_MODEL for a lowering that  |
 /// |             | does not read a packed file, LXMERT_OUT_OF_MEMORY, LXMERT_BUDGET, LXMERT_CANCELLED by progress,      |
-/// |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind                                                |
+/// |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind but what later sessions of the model share     |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_session_create(
     model: *const lxmert_model,
@@ -165,17 +178,21 @@ fn about(session: &Session) -> lxmert_session_info {
         max_batch: options.max_batch,
         threads: options.threads,
         session_bytes: session.plan().session,
+        label_count: session.model().config().head.labels().unwrap_or(0),
     }
 }
 
-/// Frees a session; NULL is fine. Its outputs and the texts of its answers end with it.
+/// Frees a session; NULL is fine, and does nothing. Its outputs and the texts of its answers end with it.
 ///
-/// | allocates   | only to report a profile                                                               |
-/// |-------------|----------------------------------------------------------------------------------------|
-/// | thread-safe | not while another call uses the same handle                                            |
-/// | blocks      | until its threads have ended                                                           |
-/// | fails       | never; a session that a call is using, and what is no live handle, are left alone, and |
-/// |             | lxmert_last_error says so                                                              |
+/// What the options gave the session (memory, allocator, the callbacks and their data) must stay until a call that has freed it. So
+/// before freeing a session that another thread may be using, cancel it, and wait for that thread's call to return.
+///
+/// | allocates   | only to report a profile                                                                   |
+/// |-------------|--------------------------------------------------------------------------------------------|
+/// | thread-safe | not while another call uses the same handle                                                |
+/// | blocks      | until its threads have ended                                                               |
+/// | fails       | a session that a call is using, and what is no live handle, are left alone; then           |
+/// |             | lxmert_last_error says so, and the log for the former. Otherwise its text is empty by then |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_session_free(session: *mut lxmert_session) {
     if session.is_null() {
@@ -184,13 +201,18 @@ pub unsafe extern "C" fn lxmert_session_free(session: *mut lxmert_session) {
     let _ = status(|| {
         // SAFETY: a live handle, by the header's rules.
         let open = unsafe { Handle::<OpenSession>::get(session) }?;
-        let mut claim = Claim::of(open)?;
+        let mut claim = Claim::of(open).inspect_err(|_| {
+            log::error!("lxmert_session_free left a session alone that a call is using: it is not freed");
+        })?;
         for OperationTime { kind, name, time, multiplications, .. } in claim.session().profile() {
             log::info!("{kind} {name}: {} us, {multiplications} multiplications", time.as_micros());
         }
-        drop(claim);
+        // A call that comes too late finds the session busy.
+        std::mem::forget(claim);
         // SAFETY: as above, and nothing else uses the handle any more.
-        unsafe { Handle::<OpenSession>::free(session) }
+        unsafe { Handle::<OpenSession>::free(session) }?;
+        clear_last();
+        Ok(())
     });
 }
 
@@ -201,7 +223,7 @@ pub unsafe extern "C" fn lxmert_session_free(session: *mut lxmert_session) {
 /// | allocates   | no                                              |
 /// |-------------|-------------------------------------------------|
 /// | thread-safe | yes, also while another thread uses the session |
-/// | blocks      | while another thread copies such a text         |
+/// | blocks      | while another thread copies or sets the text    |
 /// | fails       | LXMERT_INVALID_ARGUMENT, also for a size of 0   |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_session_last_error(
@@ -210,15 +232,16 @@ pub unsafe extern "C" fn lxmert_session_last_error(
     size: usize,
 ) -> lxmert_status {
     status(|| {
-        // SAFETY: a live handle, or NULL, by the header's rules.
-        let open = unsafe { Handle::<OpenSession>::get(session) }?;
         // SAFETY: room for so many bytes or NULL, by the header's rules.
         let buffer = unsafe { places("buffer", buffer, size) }?;
-        if buffer.is_empty() {
+        let Some(first) = buffer.first_mut() else {
             return Err(Failure::argument(format_args!(
                 "size is 0: the text needs room for its closing NUL"
             )));
-        }
+        };
+        first.write(0);
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let open = unsafe { Handle::<OpenSession>::get(session) }?;
         let line = *open.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         let text = line.cut(size - 1);
         for (place, byte) in buffer.iter_mut().zip(text.iter().chain(&[0])) {
@@ -229,13 +252,14 @@ pub unsafe extern "C" fn lxmert_session_last_error(
 }
 
 /// Gives every call that runs the model from now on at most so many microseconds; 0 for no limit, as at first. A call that
-/// reaches its limit returns LXMERT_TIME_LIMIT within one operation.
+/// reaches its limit returns LXMERT_TIME_LIMIT within one operation; while lxmert_ask makes or uses the tokenizer, or a picture is
+/// scaled, that comes first.
 ///
-/// | allocates   | no                                   |
-/// |-------------|--------------------------------------|
-/// | thread-safe | yes                                  |
-/// | blocks      | no                                   |
-/// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_BUSY |
+/// | allocates   | no                                                         |
+/// |-------------|------------------------------------------------------------|
+/// | thread-safe | one call on a session at a time; others return LXMERT_BUSY |
+/// | blocks      | no                                                         |
+/// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_BUSY                       |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_session_set_time_limit(
     session: *mut lxmert_session,
@@ -249,7 +273,8 @@ pub unsafe extern "C" fn lxmert_session_set_time_limit(
     unsafe { with_session(session, body) }
 }
 
-/// Makes the call that is using the session return LXMERT_CANCELLED within one operation; does nothing if none is.
+/// Makes the call that is using the session return LXMERT_CANCELLED within one operation; does nothing if none is. While lxmert_ask
+/// makes or uses the tokenizer, or a picture is scaled, that comes first.
 ///
 /// | allocates   | no                                                                 |
 /// |-------------|--------------------------------------------------------------------|
@@ -279,10 +304,10 @@ pub unsafe extern "C" fn lxmert_session_get_info(
     info: *mut lxmert_session_info,
 ) -> lxmert_status {
     status(|| {
-        // SAFETY: a live handle, or NULL, by the header's rules.
-        let open = unsafe { Handle::<OpenSession>::get(session) }?;
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
         let info = unsafe { Out::new("info", info) }?;
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let open = unsafe { Handle::<OpenSession>::get(session) }?;
         info.write(&open.info);
         Ok(())
     })

@@ -18,7 +18,7 @@ pub enum lxmert_status {
     LXMERT_IO = 2,
     /// The model's file breaks a rule, is of another architecture, or is packed for other kernels.
     LXMERT_INVALID_MODEL = 3,
-    /// Memory could not be had.
+    /// Memory could not be had for a block that grows with the model, the session's limits or the file.
     LXMERT_OUT_OF_MEMORY = 4,
     /// More tokens, regions or pairs than the session was made for, or than the model can take.
     LXMERT_LIMIT = 5,

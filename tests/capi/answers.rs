@@ -188,6 +188,7 @@ fn a_session_says_what_it_was_made_for() {
     assert_eq!(found.max_regions, info(&model).grid_rows * info(&model).grid_columns);
     assert_eq!(string(found.lowering), "ggml");
     assert!(found.session_bytes > 0);
+    assert_eq!(found.label_count, 13);
     assert_ne!(found.residency, lxmert_residency::LXMERT_RESIDENCY_AUTO as i32);
 
     // NULL is the defaults.

@@ -12,36 +12,49 @@ const QUESTION: *const c_char = c"what shape is present?".as_ptr();
 
 /// Calls every function that takes a session.
 fn with_every_session_function(handle: *mut lxmert_session, mut check: impl FnMut(lxmert_status)) {
-    let (mut answers, mut count) = ([NO_ANSWER; 1], 7);
-    let (shown, mut buffer) = (picture("example_0.png"), [0; 9]);
+    let mut answers = [NO_ANSWER; 1];
+    let (shown, mut buffer) = (picture("example_0.png"), [7; 9]);
     let (numbers, ids, room) = ([0.5f32; 4], [2u32, 3], answers.as_mut_ptr());
     let mut tensor = lxmert_tensor::sized();
     let mut info = lxmert_session_info::sized();
+    // Results of an earlier call.
+    let mut counts = [7; 2];
+    (tensor.data, tensor.rank, tensor.shape) = (numbers.as_ptr(), 1, [4; 4]);
+    (info.lowering, info.max_tokens, info.label_count) = (QUESTION, 7, 7);
     check(c!(lxmert_encode_regions(handle, numbers.as_ptr(), numbers.as_ptr(), 1)));
     check(c!(lxmert_encode_pixels(handle, shown.rgb.as_ptr(), shown.width, shown.height, 0)));
-    check(c!(lxmert_ask(handle, QUESTION, room, 1, &mut count)));
-    check(c!(lxmert_ask_tokens(handle, ids.as_ptr(), 2, room, 1, &mut count)));
+    check(c!(lxmert_ask(handle, QUESTION, room, 1, &mut counts[0])));
+    check(c!(lxmert_ask_tokens(handle, ids.as_ptr(), 2, room, 1, &mut counts[1])));
     check(c!(lxmert_run(handle, &lxmert_inputs::sized())));
     check(c!(lxmert_output(handle, c"pooled_output".as_ptr(), &mut tensor)));
     check(c!(lxmert_session_set_time_limit(handle, 5)));
     check(c!(lxmert_session_cancel(handle)));
     check(c!(lxmert_session_last_error(handle, buffer.as_mut_ptr(), 9)));
     check(c!(lxmert_session_get_info(handle, &mut info)));
+    assert_eq!(counts, [0; 2]);
+    assert!(tensor.data.is_null() && tensor.rank == 0 && tensor.shape == [0; 4]);
+    assert!(info.lowering.is_null() && info.max_tokens == 0 && info.label_count == 0);
+    assert_eq!(buffer[0], 0);
 }
 
 /// Calls every function that takes a model.
 fn with_every_model_function(handle: *mut lxmert_model, mut check: impl FnMut(lxmert_status)) {
-    let (mut text, mut count) = (null(), 0);
+    let (mut text, mut count) = (QUESTION, 7);
     let mut info = lxmert_model_info::sized();
     let mut plan = lxmert_memory_plan::sized();
     let mut session = dangling::<lxmert_session>().cast_mut();
+    // Results of an earlier call.
+    (info.label_count, info.has_tokenizer, info.file_bytes) = (7, true.into(), 7);
+    (plan.lowering, plan.session, plan.total) = (QUESTION, 7, 7);
     check(c!(lxmert_model_get_info(handle, &mut info)));
     check(c!(lxmert_model_name(handle, &mut text)));
     check(c!(lxmert_model_label(handle, 0, &mut text)));
     check(c!(lxmert_model_tokenize(handle, QUESTION, null_mut(), 0, &mut count)));
     check(c!(lxmert_plan(handle, null(), &mut plan)));
     check(c!(lxmert_session_create(handle, null(), &mut session)));
-    assert!(session.is_null());
+    assert!(session.is_null() && text.is_null() && count == 0);
+    assert_eq!((info.label_count, info.has_tokenizer, info.file_bytes), (0, false.into(), 0));
+    assert!(plan.lowering.is_null() && plan.session == 0 && plan.total == 0);
 }
 
 #[test]
@@ -172,20 +185,31 @@ type Spoiled = (fn(&mut lxmert_session_options), lxmert_status, &'static str);
 #[test]
 fn options_that_make_no_sense_are_refused() {
     static UNKNOWN: [usize; 1] = [1];
+    static ONE: u32 = 0;
     let names = |name: *const c_char| Box::leak(Box::new([name])).as_ptr();
     let (unknown, not_utf8, null_name) = (names(c"logits".as_ptr()), names(c"\xff".as_ptr()), names(null()));
     let other_head = names(c"prediction_logits".as_ptr());
     let model = easy_vqa();
-    let cases: [Spoiled; 19] = [
+    let cases: [Spoiled; 22] = [
         (|o| o.max_tokens = usize::MAX, LXMERT_LIMIT, "tokens"),
         (|o| o.max_regions = 5000, LXMERT_LIMIT, "regions"),
         (|o| o.max_batch = 1025, LXMERT_LIMIT, "batch"),
         (|o| o.threads = 100_000, LXMERT_INVALID_ARGUMENT, "threads"),
         (|o| o.cpu_count = 1, LXMERT_INVALID_ARGUMENT, "options->cpus is NULL"),
+        (
+            |o| (o.cpus, o.cpu_count) = (&raw const ONE, 1 << 40),
+            LXMERT_INVALID_ARGUMENT,
+            "options->cpu_count is 1099511627776: give at most 4096",
+        ),
         (|o| o.lowering = c"quickest".as_ptr(), LXMERT_INVALID_ARGUMENT, "quickest"),
         (|o| o.lowering = c"\xfe".as_ptr(), LXMERT_INVALID_ARGUMENT, "options->lowering is not UTF-8"),
         (|o| o.output_count = 2, LXMERT_INVALID_ARGUMENT, "options->outputs is NULL"),
-        (|o| o.output_count = usize::MAX, LXMERT_INVALID_ARGUMENT, "options->outputs"),
+        (|o| o.output_count = usize::MAX, LXMERT_INVALID_ARGUMENT, "options->output_count"),
+        (
+            |o| (o.outputs, o.output_count) = ((&raw const UNKNOWN).cast(), 1 << 40),
+            LXMERT_INVALID_ARGUMENT,
+            "options->output_count is 1099511627776: give at most 1024",
+        ),
         (|o| o.residency = 4, LXMERT_INVALID_ARGUMENT, "residency is 4"),
         (|o| o.residency = -1, LXMERT_INVALID_ARGUMENT, "residency is -1"),
         (|o| o.residency = i32::MIN, LXMERT_INVALID_ARGUMENT, "residency"),
@@ -203,6 +227,11 @@ fn options_that_make_no_sense_are_refused() {
                 o.allocator = &NO_FUNCTIONS.0;
                 o.memory = (&raw const UNKNOWN).cast_mut().cast();
             },
+            LXMERT_INVALID_ARGUMENT,
+            "give one of them",
+        ),
+        (
+            |o| (o.allocator, o.memory_size) = (&raw const NO_FUNCTIONS.0, 64),
             LXMERT_INVALID_ARGUMENT,
             "give one of them",
         ),
@@ -286,6 +315,7 @@ fn running_refuses_null_and_numbers_out_of_range() {
     let (mut answers, mut count) = ([NO_ANSWER; 2], 7);
     let room = answers.as_mut_ptr();
     let mut ask = |question, room, capacity| {
+        count = 7;
         let status = c!(lxmert_ask(session.0, question, room, capacity, &mut count));
         assert!(status == LXMERT_OK || count == 0);
         status
@@ -302,18 +332,21 @@ fn running_refuses_null_and_numbers_out_of_range() {
 
     let ids = [2u32, vocab_size as u32, 3];
     let mut count = 7;
-    let mut ask_tokens =
-        |ids: *const u32, id_count| c!(lxmert_ask_tokens(session.0, ids, id_count, room, 2, &mut count));
+    let mut ask_tokens = |ids: *const u32, id_count| {
+        count = 7;
+        let status = c!(lxmert_ask_tokens(session.0, ids, id_count, room, 2, &mut count));
+        assert!(status == LXMERT_OK || count == 0);
+        status
+    };
     invalid(ask_tokens(null(), 3), "ids is NULL");
     invalid(ask_tokens(ids.as_ptr(), 0), "tokens");
     invalid(ask_tokens(ids.as_ptr(), 3), "at index 1");
     invalid(ask_tokens(ids.as_ptr().wrapping_byte_add(1), 2), "multiple of 4");
     refused(ask_tokens(ids.as_ptr(), usize::MAX), LXMERT_LIMIT, "tokens");
-    assert_eq!(count, 0);
     invalid(c!(lxmert_ask_tokens(session.0, ids.as_ptr(), 1, room, 2, null_mut())), "count is NULL");
 
     // Outputs and texts.
-    let mut tensor = lxmert_tensor::sized();
+    let mut tensor = lxmert_tensor { data: [0.0f32; 1].as_ptr(), rank: 1, ..lxmert_tensor::sized() };
     invalid(c!(lxmert_output(session.0, null(), &mut tensor)), "name is NULL");
     invalid(c!(lxmert_output(session.0, c"\xff".as_ptr(), &mut tensor)), "name is not UTF-8");
     invalid(c!(lxmert_output(session.0, c"logits".as_ptr(), &mut tensor)), "logits");
@@ -323,6 +356,7 @@ fn running_refuses_null_and_numbers_out_of_range() {
         LXMERT_NOT_REQUESTED,
         "pooled_output",
     );
+    assert!(tensor.data.is_null() && tensor.rank == 0);
     let mut buffer = [1 as c_char; 4];
     invalid(c!(lxmert_session_last_error(session.0, null_mut(), 4)), "buffer is NULL");
     invalid(c!(lxmert_session_last_error(session.0, buffer.as_mut_ptr(), 0)), "size is 0");

@@ -58,14 +58,15 @@ fn a_session_in_use_is_busy() {
     assert_eq!(ask(&session, "what?", 1).unwrap_err(), LXMERT_NO_IMAGE);
     let text = session_error(&session);
     let outcome = during_a_run(&session, &gate, || {
-        let (numbers, ids, mut answers, mut count) = ([0.5f32; 4], [2u32, 3], [NO_ANSWER; 1], 0);
+        let (numbers, ids, mut answers, mut counts) = ([0.5f32; 4], [2u32, 3], [NO_ANSWER; 1], [7; 2]);
         let (start, room) = (numbers.as_ptr(), answers.as_mut_ptr());
         let (shown, mut tensor) = (picture("example_0.png"), lxmert_tensor::sized());
         let busy = |status| refused(status, LXMERT_BUSY, "another call is using the session");
         busy(c!(lxmert_encode_regions(session.0, start, start, 1)));
         busy(encode(&session, &shown));
-        busy(c!(lxmert_ask(session.0, c"what?".as_ptr(), room, 1, &mut count)));
-        busy(c!(lxmert_ask_tokens(session.0, ids.as_ptr(), 2, room, 1, &mut count)));
+        busy(c!(lxmert_ask(session.0, c"what?".as_ptr(), room, 1, &mut counts[0])));
+        busy(c!(lxmert_ask_tokens(session.0, ids.as_ptr(), 2, room, 1, &mut counts[1])));
+        assert_eq!(counts, [0; 2]);
         busy(c!(lxmert_run(session.0, &lxmert_inputs::sized())));
         busy(c!(lxmert_output(session.0, c"pooled_output".as_ptr(), &mut tensor)));
         busy(c!(lxmert_session_set_time_limit(session.0, 1)));
@@ -78,6 +79,18 @@ fn a_session_in_use_is_busy() {
     });
     ok(outcome);
     still_answers(&session);
+}
+
+/// Nothing else tells a program whether its session was freed.
+#[test]
+fn freeing_a_session_empties_the_last_error() {
+    let model = easy_vqa();
+    let session = session(&model);
+    assert_eq!(ask(&session, "what?", 1).unwrap_err(), LXMERT_NO_IMAGE);
+    c!(lxmert_session_free(null_mut()));
+    assert!(last_error().contains("encode"));
+    drop(session);
+    assert_eq!(last_error(), "");
 }
 
 #[test]
@@ -148,41 +161,54 @@ fn a_time_limit_holds_for_every_call_until_it_is_lifted() {
     still_answers(&session);
 }
 
+/// What a session told of its progress.
 struct Shares {
     told: Vec<f32>,
-    give_up: bool,
+    give_up_at: f32,
+    inside: AtomicBool,
 }
 
 unsafe extern "C" fn tell(fraction: f32, data: *mut c_void) -> Bool {
-    let shares = unsafe { &mut *data.cast::<Shares>() };
-    shares.told.push(fraction);
-    (!shares.give_up).into()
+    let shares = data.cast::<Shares>();
+    assert!(!unsafe { &(*shares).inside }.swap(true, SeqCst), "two calls at once");
+    std::thread::sleep(std::time::Duration::from_micros(200));
+    let told = unsafe { &mut (*shares).told };
+    told.push(fraction);
+    let go_on = fraction < unsafe { (*shares).give_up_at };
+    unsafe { &(*shares).inside }.store(false, SeqCst);
+    go_on.into()
 }
 
 #[test]
-fn progress_is_told_and_can_be_given_up() {
-    let mut shares = Shares { told: Vec::new(), give_up: true };
-    let data = &raw mut shares;
-    let model = easy_vqa();
-    let options = lxmert_session_options {
-        threads: 1,
-        progress: Some(tell),
-        progress_user_data: data.cast(),
-        ..lxmert_session_options::sized()
-    };
+fn progress_is_told_in_order_and_can_be_given_up() {
     if string(session_info(&session_with(&easy_vqa(), |_| ())).lowering) == "ggml" {
         eprintln!("skipped: this CPU has no kernels to make weights ready for");
         return;
     }
-    let mut handle = null_mut();
-    let status = c!(lxmert_session_create(model.0, &options, &mut handle));
-    refused(status, LXMERT_CANCELLED, "cancelled");
-    assert!(handle.is_null());
-    let shares = || unsafe { &mut *data };
-    shares().told.clear();
-    shares().give_up = false;
-    ok(c!(lxmert_session_create(model.0, &options, &mut handle)));
-    still_answers(&Session(handle));
-    let told = &shares().told;
-    assert!(!told.is_empty() && told.is_sorted() && told.iter().all(|share| (0.0..=1.0).contains(share)));
+    for (threads, give_up_at) in [(1, 0.0), (4, 0.0), (4, 0.5), (1, f32::MAX), (4, f32::MAX)] {
+        let mut shares = Shares { told: Vec::new(), give_up_at, inside: AtomicBool::new(false) };
+        let options = lxmert_session_options {
+            threads,
+            progress: Some(tell),
+            progress_user_data: (&raw mut shares).cast(),
+            ..lxmert_session_options::sized()
+        };
+        // Every model makes its weights ready once.
+        let model = easy_vqa();
+        let mut handle = null_mut();
+        let status = c!(lxmert_session_create(model.0, &options, &mut handle));
+        if give_up_at < 1.0 {
+            refused(status, LXMERT_CANCELLED, "cancelled");
+            assert!(handle.is_null());
+        } else {
+            ok(status);
+            still_answers(&Session(handle));
+        }
+        let told = &shares.told;
+        assert!(!told.is_empty() && told.is_sorted_by(|one, next| one < next), "{told:?}");
+        assert!(told.iter().all(|share| (0.0..=1.0).contains(share)), "{told:?}");
+        // No call follows the one that gave up.
+        let given_up = told.iter().position(|share| *share >= give_up_at);
+        assert_eq!(given_up, (give_up_at < 1.0).then(|| told.len() - 1), "{told:?}");
+    }
 }

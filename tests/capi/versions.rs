@@ -9,10 +9,11 @@ use crate::common::wide::Batch;
 use crate::support::*;
 use crate::tensors::{c_inputs, wide_model, wide_session};
 
-/// Sizes that no version of a struct had: nothing, a pointer's, no multiple of its alignment, beyond today's, absurd.
-fn wrong_sizes<T>() -> [usize; 7] {
+/// Sizes that no version of a struct had: nothing, a pointer's, between two versions, no multiple of its alignment, beyond today's,
+/// absurd.
+fn wrong_sizes<T>() -> [usize; 8] {
     let size = size_of::<T>();
-    [0, 1, 8, size - 1, size + 1, size + 8, usize::MAX]
+    [0, 1, 8, 16, size - 1, size + 1, size + 8, usize::MAX]
 }
 
 fn refused_for_size(status: lxmert_status, name: &str, size: usize) {
@@ -89,23 +90,20 @@ fn shortened<T: Copy>(end: usize, make: impl FnOnce(&mut T)) -> Vec<u64> {
 #[test]
 fn options_that_a_program_does_not_know_yet_are_defaults() {
     let model = easy_vqa();
-    use std::mem::offset_of;
-    for end in [
-        offset_of!(lxmert_session_options, cpus),
-        offset_of!(lxmert_session_options, lowering),
-        offset_of!(lxmert_session_options, memory_budget),
-        offset_of!(lxmert_session_options, allocator),
-        offset_of!(lxmert_session_options, abort),
-        offset_of!(lxmert_session_options, progress),
-    ] {
-        let options = shortened::<lxmert_session_options>(end, |options| {
-            (options.max_tokens, options.threads) = (11, 1);
-        });
-        let mut handle = null_mut();
-        ok(c!(lxmert_session_create(model.0, options.as_ptr().cast(), &mut handle)));
-        let session = Session(handle);
-        assert_eq!(session_info(&session).max_tokens, 11);
-        still_answers(&session);
+    let end = std::mem::offset_of!(lxmert_session_options, cpus);
+    let options = shortened::<lxmert_session_options>(end, |options| {
+        (options.max_tokens, options.threads) = (11, 1);
+    });
+    let mut handle = null_mut();
+    ok(c!(lxmert_session_create(model.0, options.as_ptr().cast(), &mut handle)));
+    let session = Session(handle);
+    assert_eq!(session_info(&session).max_tokens, 11);
+    still_answers(&session);
+    // What ends in the middle of that version's successor is of none.
+    for end in [end + 8, std::mem::offset_of!(lxmert_session_options, progress)] {
+        let options = shortened::<lxmert_session_options>(end, |_| ());
+        let status = c!(lxmert_session_create(model.0, options.as_ptr().cast(), &mut handle));
+        refused_for_size(status, "lxmert_session_options", end);
     }
 }
 
@@ -145,14 +143,10 @@ fn only_as_much_is_filled_in_as_a_program_has_room_for() {
     use std::mem::offset_of;
     let model = easy_vqa();
     let session = session(&model);
-    for end in [offset_of!(lxmert_model_info, has_label_texts), offset_of!(lxmert_model_info, grid_rows)] {
-        fills_up_to::<lxmert_model_info>(end, |info| c!(lxmert_model_get_info(model.0, info)));
-    }
-    for end in [offset_of!(lxmert_memory_plan, weights_mapped), offset_of!(lxmert_memory_plan, total)] {
-        let plan = |plan| c!(lxmert_plan(model.0, std::ptr::null(), plan));
-        fills_up_to::<lxmert_memory_plan>(end, plan);
-    }
-    for end in [offset_of!(lxmert_session_info, max_tokens), offset_of!(lxmert_session_info, threads)] {
-        fills_up_to::<lxmert_session_info>(end, |info| c!(lxmert_session_get_info(session.0, info)));
-    }
+    let end = offset_of!(lxmert_model_info, has_label_texts);
+    fills_up_to::<lxmert_model_info>(end, |info| c!(lxmert_model_get_info(model.0, info)));
+    let plan = |plan| c!(lxmert_plan(model.0, std::ptr::null(), plan));
+    fills_up_to::<lxmert_memory_plan>(offset_of!(lxmert_memory_plan, weights_mapped), plan);
+    let end = offset_of!(lxmert_session_info, max_tokens);
+    fills_up_to::<lxmert_session_info>(end, |info| c!(lxmert_session_get_info(session.0, info)));
 }
