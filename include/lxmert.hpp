@@ -7,13 +7,14 @@
 ///     lxmert::Session session(model);
 ///     session.encode_pixels(rgb, width, height);
 ///     for (const lxmert::Answer &answer : session.ask("what color is the shape?", 3))
-///         std::cout << answer.text << ' ' << answer.softmax << '\n';
+///         std::cout << (answer.text ? answer.text : "(no text)") << ' ' << answer.softmax << '\n';
 
 #ifndef LXMERT_HPP
 #define LXMERT_HPP
 
 #include "lxmert.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -42,6 +43,15 @@ inline void check(lxmert_status status)
     if (status != LXMERT_OK) throw Error(status, lxmert_last_error());
 }
 
+/// A string as C takes it. One that holds a NUL would be another string there, and is refused.
+inline const char *c_string(const std::string &text)
+{
+    if (text.find('\0') != std::string::npos) {
+        throw Error(LXMERT_INVALID_ARGUMENT, "a string holds a NUL, which would end it: expected text");
+    }
+    return text.c_str();
+}
+
 using Answer = lxmert_answer;
 using Inputs = lxmert_inputs;
 using MemoryPlan = lxmert_memory_plan;
@@ -53,9 +63,7 @@ using Tensor = lxmert_tensor;
 /// A struct of zeros, which stand for defaults, with its struct_size: `auto options = lxmert::sized<lxmert::SessionOptions>();`.
 template <typename Struct> Struct sized() noexcept
 {
-    Struct value{};
-    value.struct_size = sizeof(Struct);
-    return value;
+    return lxmert_sized<Struct>();
 }
 
 /// One GGUF file, shared by any number of sessions on any threads. It can be moved, but not copied; one that was moved from is good
@@ -70,7 +78,7 @@ public:
         model_.reset(model);
     }
 
-    explicit Model(const std::string &path) : Model(path.c_str()) {}
+    explicit Model(const std::string &path) : Model(c_string(path)) {}
 
     /// lxmert_model_from_memory: with a copy of the bytes, or without one, when they must outlive the model and its sessions.
     static Model from_memory(const void *bytes, std::size_t size, bool copy)
@@ -124,7 +132,7 @@ public:
         return ids;
     }
 
-    std::vector<std::uint32_t> tokenize(const std::string &question) const { return tokenize(question.c_str()); }
+    std::vector<std::uint32_t> tokenize(const std::string &question) const { return tokenize(c_string(question)); }
 
     /// lxmert_plan: what a session would take, with default options or the given ones.
     MemoryPlan plan() const { return plan(nullptr); }
@@ -180,12 +188,12 @@ public:
     /// lxmert_ask: the best answers, best first. Their texts live as long as the session.
     std::vector<Answer> ask(const char *question, std::size_t most)
     {
-        std::vector<Answer> answers(most);
+        std::vector<Answer> answers(std::min(most, info().label_count));
         answers.resize(ask(question, answers.data(), answers.size()));
         return answers;
     }
 
-    std::vector<Answer> ask(const std::string &question, std::size_t most) { return ask(question.c_str(), most); }
+    std::vector<Answer> ask(const std::string &question, std::size_t most) { return ask(c_string(question), most); }
 
     /// lxmert_ask_tokens into room of the caller's; returns how many answers there are. Allocates nothing.
     std::size_t ask_tokens(const std::uint32_t *ids, std::size_t id_count, Answer *answers, std::size_t capacity)
@@ -205,6 +213,8 @@ public:
         check(lxmert_output(get(), name, &tensor));
         return tensor;
     }
+
+    Tensor output(const std::string &name) const { return output(c_string(name)); }
 
     /// lxmert_session_set_time_limit: for each call from now on; zero for none.
     void set_time_limit(std::chrono::microseconds limit)

@@ -14,8 +14,10 @@ several threads compute side by side.
 
 import ctypes
 import ctypes.util
+import math
 import os
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_float, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -129,6 +131,7 @@ class _SessionInfo(_Sized):
         ("max_batch", c_size_t),
         ("threads", c_size_t),
         ("session_bytes", c_size_t),
+        ("label_count", c_size_t),
     ]
 
 
@@ -156,12 +159,15 @@ def _load():
     if not path:
         raise ImportError("the library lxmert is not installed: name its file in LXMERT_LIBRARY")
     library = ctypes.CDLL(path)
+    # Asked first: a library of another version may lack functions.
+    library.lxmert_abi_version.restype = c_uint32
+    found = library.lxmert_abi_version()
+    if found != ABI_VERSION:
+        raise ImportError(f"{path} has version {found} of the interface, and this module is for {ABI_VERSION}")
     for name, restype, argtypes in _FUNCTIONS:
         function = getattr(library, name)
         function.restype = restype
         function.argtypes = argtypes
-    if library.lxmert_abi_version() != ABI_VERSION:
-        raise ImportError(f"{path} has another interface than this module: {library.lxmert_version().decode()}")
     return library
 
 
@@ -197,6 +203,14 @@ def _check(status):
         raise Error(name, _library.lxmert_last_error().decode())
 
 
+def _c_string(text):
+    """A text as C takes it. One that holds a NUL would be another text there."""
+    encoded = os.fsencode(text) if isinstance(text, os.PathLike) else text.encode()
+    if b"\0" in encoded:
+        raise ValueError(f"{text!r} holds a NUL, which would end it")
+    return encoded
+
+
 def version():
     """The library's version, such as "0.1.0"."""
     return _library.lxmert_version().decode()
@@ -207,7 +221,7 @@ class Model:
 
     def __init__(self, path):
         self._handle = c_void_p()
-        _check(_library.lxmert_model_open(os.fsencode(path), byref(self._handle)))
+        _check(_library.lxmert_model_open(_c_string(Path(os.fsdecode(path))), byref(self._handle)))
 
     def close(self):
         """Frees the model now. Sessions that were made of it stay usable."""
@@ -242,7 +256,7 @@ class Model:
         ids = np.empty(self.info()["max_tokens"], dtype=np.uint32)
         count = c_size_t()
         pointer = ids.ctypes.data_as(POINTER(c_uint32))
-        _check(_library.lxmert_model_tokenize(self._handle, question.encode(), pointer, ids.size, byref(count)))
+        _check(_library.lxmert_model_tokenize(self._handle, _c_string(question), pointer, ids.size, byref(count)))
         return ids[: count.value].copy()
 
     def plan(self, **options):
@@ -261,8 +275,11 @@ class Session:
 
     def __init__(self, model, **options):
         self._handle = c_void_p()
+        # What the options refer to, such as memory, lives as long as the session.
+        self._options = options
         info = model.info()
         self._region_widths = info["feature_size"], info["box_size"]
+        self._label_count = info["label_count"]
         _check(_library.lxmert_session_create(model._handle, byref(_options(options)), byref(self._handle)))
 
     def close(self):
@@ -301,9 +318,10 @@ class Session:
 
     def ask(self, question, most=3):
         """The best answers, best first."""
+        most = min(most, self._label_count)
         answers = (_Answer * most)()
         count = c_size_t()
-        _check(_library.lxmert_ask(self._handle, question.encode(), answers, most, byref(count)))
+        _check(_library.lxmert_ask(self._handle, _c_string(question), answers, most, byref(count)))
         return [
             Answer(a.label, None if a.text is None else a.text.decode(), a.logit, a.softmax, a.sigmoid)
             for a in answers[: count.value]
@@ -312,13 +330,18 @@ class Session:
     def output(self, name):
         """A copy of an output of the last run, float32."""
         tensor = _Tensor()
-        _check(_library.lxmert_output(self._handle, name.encode(), byref(tensor)))
+        _check(_library.lxmert_output(self._handle, _c_string(name), byref(tensor)))
         return np.ctypeslib.as_array(tensor.data, shape=tuple(tensor.shape[: tensor.rank])).copy()
 
     def set_time_limit(self, seconds):
         """Gives each call from now on at most so long; None for no limit."""
-        # Rounded up, so that a short limit does not become none.
-        microseconds = 0 if seconds is None else max(1, round(seconds * 1e6))
+        if seconds is None:
+            microseconds = 0
+        elif seconds >= 0:
+            # Rounded up, so that a short limit does not become none.
+            microseconds = max(1, math.ceil(min(seconds * 1e6, 2.0**63)))
+        else:
+            raise ValueError(f"seconds: expected 0 or more, found {seconds}")
         _check(_library.lxmert_session_set_time_limit(self._handle, microseconds))
 
     def cancel(self):
@@ -330,9 +353,9 @@ def _options(options):
     """The struct of these options. What it points to lives as long as the struct."""
     fields = dict(options)
     if fields.get("lowering") is not None:
-        fields["lowering"] = fields["lowering"].encode()
+        fields["lowering"] = _c_string(fields["lowering"])
     if fields.get("outputs") is not None:
-        names = [name.encode() for name in fields["outputs"]]
+        names = [_c_string(name) for name in fields["outputs"]]
         fields["outputs"] = (c_char_p * len(names))(*names)
         fields["output_count"] = len(names)
     if fields.get("cpus") is not None:

@@ -102,24 +102,27 @@ fn compile(target: Option<&str>) -> Result<Built> {
     };
     let libraries = messages
         .iter()
-        .find_map(|message| message["message"]["message"].as_str()?.strip_prefix("native-static-libs: "));
-    Ok(Built {
-        shared: file("so")?,
-        archive: file("a")?,
-        system: system_libraries(libraries.unwrap_or_default()),
-    })
+        .find_map(|message| message["message"]["message"].as_str()?.strip_prefix("native-static-libs: "))
+        .unwrap_or_default();
+    Ok(Built { shared: file("so")?, archive: file("a")?, system: system_libraries(libraries)? })
 }
 
 /// What is left to name of the libraries that rustc lists: each once, and without those that every C compiler links by itself. One
 /// of these, `gcc_s`, exists as a shared library alone and would be in the way of programs that are static as a whole.
-fn system_libraries(listed: &str) -> Vec<String> {
+fn system_libraries(listed: &str) -> Result<Vec<String>> {
     let mut libraries: Vec<String> = Vec::new();
     for library in listed.split_whitespace() {
         if library != "-lc" && library != "-lgcc_s" && !libraries.iter().any(|known| known == library) {
             libraries.push(library.to_owned());
         }
     }
-    libraries
+    if libraries.is_empty() {
+        return Err(
+            "rustc does not say what the archive needs of the system: expected a note native-static-libs"
+                .into(),
+        );
+    }
+    Ok(libraries)
 }
 
 /// Links what the exported functions need of the archive into one object, where these alone are global.
@@ -168,7 +171,13 @@ mod tests {
     #[test]
     fn names_each_system_library_once() {
         let listed = "-lstdc++ -lpthread -ldl -lm -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
-        assert_eq!(system_libraries(listed), ["-lstdc++", "-lpthread", "-ldl", "-lm", "-lutil", "-lrt"]);
+        let found = system_libraries(listed).unwrap();
+        assert_eq!(found, ["-lstdc++", "-lpthread", "-ldl", "-lm", "-lutil", "-lrt"]);
+    }
+
+    #[test]
+    fn refuses_a_build_that_names_no_system_library() {
+        assert!(system_libraries("").unwrap_err().contains("native-static-libs"));
     }
 
     #[test]

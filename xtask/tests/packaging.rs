@@ -382,18 +382,38 @@ fn the_c_example_refuses_damaged_pictures() {
     }
 }
 
-#[test]
-fn the_python_example_answers() {
+/// Python with numpy, the installed library and the module; nothing where there is no numpy.
+fn python() -> Option<Command> {
     let python = std::env::var_os("LXMERT_PYTHON").unwrap_or_else(|| "python3".into());
     let has_numpy = Command::new(&python).args(["-c", "import numpy"]).output();
     if !has_numpy.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no Python with numpy on this machine");
-        return;
+        return None;
     }
     let mut command = with_installation(python);
     // Nothing is to be written beside the sources.
     command.env("LXMERT_LIBRARY", libraries().join("liblxmert.so")).env("PYTHONDONTWRITEBYTECODE", "1");
-    assert_eq!(answers_of(command.arg(root("examples/python/ask.py"))), expected_answers());
+    command.env("PYTHONPATH", root("examples/python"));
+    Some(command)
+}
+
+#[test]
+fn the_python_example_answers() {
+    if let Some(mut command) = python() {
+        assert_eq!(answers_of(command.arg(root("examples/python/ask.py"))), expected_answers());
+    }
+}
+
+#[test]
+fn the_python_module_has_the_structs_of_the_header_and_every_call_works() {
+    let Some(mut command) = python() else { return };
+    let layout = folder("layout").join("layout");
+    let mut compile = Command::new("cc");
+    compile.args(WARNINGS.split(' ')).arg("-I").arg(prefix().join("include"));
+    succeed(compile.arg(root("xtask/tests/programs/layout.c")).arg("-o").arg(&layout));
+    let expected = format!("{}lxmert {}\n", succeed(&mut Command::new(layout)), env!("CARGO_PKG_VERSION"));
+    let module = command.arg(root("xtask/tests/programs/module.py")).arg(model()).arg(picture());
+    assert_eq!(succeed(module), expected);
 }
 
 #[test]
@@ -412,8 +432,10 @@ fn the_ros_node_answers_about_the_latest_image() {
         "no image has come yet",
         "rgb8: teal",
         "bgr8: teal",
+        "13 answers, 13 scores",
         ": the image's encoding is mono8, expected rgb8 or bgr8",
         ": the image's data does not have the size that its header tells",
+        "cancelled",
     ];
     assert_eq!(lines, expected);
 }

@@ -1,5 +1,7 @@
 // A node that answers questions about the images of a topic.
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -25,10 +27,10 @@ using srv::Ask;
 
 namespace {
 
-// A long question does not hold up the end of the process.
-bool is_shut_down(void *) noexcept
+// A long question does not hold up the end of the process, nor that of the node.
+bool is_over(void *ending) noexcept
 {
-    return !rclcpp::ok();
+    return !rclcpp::ok() || static_cast<const std::atomic<bool> *>(ending)->load();
 }
 
 // A size that is a parameter; 0 stands for the library's default.
@@ -39,12 +41,21 @@ std::size_t size_parameter(rclcpp::Node &node, const char *name)
     return static_cast<std::size_t>(value);
 }
 
-lxmert::SessionOptions options_of(rclcpp::Node &node)
+// The limit of a call; a parameter beyond what the clock counts is as good as the most that it does.
+std::chrono::microseconds limit_parameter(rclcpp::Node &node)
+{
+    using std::chrono::milliseconds;
+    constexpr auto most = std::chrono::duration_cast<milliseconds>(std::chrono::microseconds::max());
+    return std::min(most, milliseconds(size_parameter(node, "time_limit_ms")));
+}
+
+lxmert::SessionOptions options_of(rclcpp::Node &node, std::atomic<bool> &ending)
 {
     auto options = lxmert::sized<lxmert::SessionOptions>();
     options.memory_budget = size_parameter(node, "memory_budget");
     options.threads = size_parameter(node, "threads");
-    options.abort = is_shut_down;
+    options.abort = is_over;
+    options.abort_user_data = &ending;
     return options;
 }
 
@@ -68,9 +79,9 @@ public:
     explicit AskNode(const rclcpp::NodeOptions &options)
         : rclcpp::Node("lxmert", options),
           model_(declare_parameter<std::string>("model", "")),
-          session_(model_, options_of(*this))
+          session_(model_, options_of(*this, ending_))
     {
-        session_.set_time_limit(std::chrono::milliseconds(size_parameter(*this, "time_limit_ms")));
+        session_.set_time_limit(limit_parameter(*this));
 
         // In a group of their own, images still come in while a question is answered, under an executor of several threads.
         rclcpp::SubscriptionOptions of_images;
@@ -89,9 +100,19 @@ public:
         RCLCPP_INFO(get_logger(), "lxmert %s, %s", lxmert_version(), session_.info().lowering);
     }
 
+    // Gives up the answer that is under way, and waits for its thread.
+    ~AskNode() override
+    {
+        ending_ = true;
+        service_.reset();
+        images_.reset();
+        const std::scoped_lock locks(answering_, mutex_);
+    }
+
 private:
     void answer(const Ask::Request &request, Ask::Response &response)
     {
+        const std::lock_guard<std::mutex> lock(answering_);
         try {
             encode_latest();
             response.image = encoded_->header;
@@ -142,13 +163,16 @@ private:
         return rgb_.data();
     }
 
+    std::atomic<bool> ending_{false};
     lxmert::Model model_;
-    lxmert::Session session_;
+    lxmert::Session session_; // with what follows, under answering_
     std::vector<std::uint8_t> rgb_;
     Image::ConstSharedPtr encoded_;
 
+    std::mutex answering_; // locked before the other, where both are
+
     std::mutex mutex_;
-    Image::ConstSharedPtr latest_; // under the mutex
+    Image::ConstSharedPtr latest_; // under mutex_
 
     rclcpp::Subscription<Image>::SharedPtr images_;
     rclcpp::Service<Ask>::SharedPtr service_;
