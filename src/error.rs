@@ -161,7 +161,11 @@ pub enum Error {
         limit: std::time::Duration,
     },
     /// No way to run fits the memory budget.
-    #[error("no way to run fits a memory budget of {}: the smallest that would do is {}", mebibytes(*budget), mebibytes(*smallest))]
+    #[error(
+        "no way to run fits a memory budget of {}MiB: the smallest that would do is {}MiB",
+        budget >> 20,
+        smallest.div_ceil(1 << 20)
+    )]
     Budget {
         /// The budget, in bytes.
         budget: usize,
@@ -189,11 +193,6 @@ pub enum Error {
     /// ggml reported a failure that no input should cause.
     #[error("ggml failed: {0}; this is a fault of the program, please report it")]
     Ggml(&'static str),
-}
-
-/// A size for people, rounded up so that what it names is enough.
-fn mebibytes(bytes: usize) -> String {
-    format!("{}MiB", bytes.div_ceil(1 << 20))
 }
 
 impl Error {

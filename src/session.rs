@@ -25,8 +25,8 @@ pub use observe::Factor;
 use stop::Stop;
 pub use stop::{Abort, Canceller};
 
-/// Told the share of the weights that is ready while a session is made; gives up by returning false. Called by any thread of the
-/// session.
+/// Told the share of the weights that is ready while a session is made, in rising order up to 1; gives up by returning false. One call at
+/// a time, by any thread of the session. It may not make another session of the same model, which would wait for this one.
 pub type Progress = Arc<dyn Fn(f32) -> bool + Send + Sync>;
 
 /// What a session is made for. Memory for all of it is taken once, when the session is made.
@@ -191,8 +191,9 @@ impl Session {
     }
 
     /// As [`Session::new`], in memory of the caller's own: at least [`MemoryPlan::session`] bytes, aligned to
-    /// [`ForeignMemory::ALIGNMENT`]. Beside it a session has its handle, its options, and what the standard library holds for each
-    /// thread.
+    /// [`ForeignMemory::ALIGNMENT`]. Beside it a session has some kilobytes: its handle and options, the list of its outputs,
+    /// and what the standard library holds for each thread; with ggml's operations also the plans of its graphs and, in each
+    /// run, what describes them.
     ///
     /// # Errors
     /// As [`Session::new`]; [`Error::Memory`] if the memory is too small.
@@ -202,18 +203,17 @@ impl Session {
 
     fn with(
         model: &Model,
-        options: SessionOptions,
+        mut options: SessionOptions,
         observed: bool,
         memory: Option<ForeignMemory>,
     ) -> Result<Self, Error> {
         check_options(model, &options)?;
         let (engine, plan) = memory::plan(model, &options, observed)?;
-        let memory = match memory {
+        let mut memory = match memory {
             Some(memory) => AlignedBuffer::in_foreign(memory, plan.session)?,
-            None => AlignedBuffer::new(plan.session, SCRATCH)?,
+            None => AlignedBuffer::pages(plan.session, SCRATCH)?,
         };
-        // Before anything is written: what is locked is there, and stays there.
-        let mut memory = memory;
+        // What is locked is there, and stays there.
         if options.lock_memory {
             memory.lock()?;
         } else if options.prefault {
@@ -222,6 +222,8 @@ impl Session {
         let picture = memory::picture_bytes(model, &options);
         let [memory, picture] = memory.cut([plan.session - picture, picture]);
         let engine = Engine::new(model, &options, engine, memory)?;
+        // Whoever was told may go.
+        options.progress = None;
         log::info!(
             "made a session: {}, weights {}, {} bytes of its own, {} with the model",
             plan.lowering,
@@ -246,9 +248,8 @@ impl Session {
         self.stop.canceller()
     }
 
-    /// How long a call to [`encode_image`](Self::encode_image), [`ask`](Self::ask), [`ask_tokens`](Self::ask_tokens) or
-    /// [`run`](Self::run) may take from now on; `None` for as long as it likes. One that takes longer returns [`Error::TimeLimit`] when
-    /// the operation at hand is done.
+    /// How long a call that computes may take from now on; `None` for as long as it likes. One that takes longer returns
+    /// [`Error::TimeLimit`] when the operation at hand is done: what tokenizes a question or scales a picture is not interrupted.
     pub fn set_time_limit(&mut self, limit: Option<Duration>) {
         self.stop.set_limit(limit);
     }

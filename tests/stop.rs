@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::wide::{Batch, config, synthetic};
 use lxmert::gguf::TensorType;
-use lxmert::{Error, InstructionSet, Lowering, Model, Output, Residency, Session, SessionOptions};
+use lxmert::{Error, InstructionSet, Loader, Lowering, Model, Output, Residency, Session, SessionOptions};
 use tempfile::TempDir;
 
 const ANSWERS: Output = Output::QuestionAnsweringScore;
@@ -136,7 +137,7 @@ fn progress_grows_to_one_and_can_give_up() {
     let model = model(&directory);
     let [kernels, _] = lowerings();
     let with = |progress: Box<dyn Fn(f32) -> bool + Send + Sync>| {
-        let mut options = options(&model, kernels, 1);
+        let mut options = options(&model, kernels, 3);
         options.residency = Residency::Resident;
         options.progress = Some(Arc::from(progress));
         Session::new(&model, options)
@@ -144,12 +145,86 @@ fn progress_grows_to_one_and_can_give_up() {
     assert!(matches!(with(Box::new(|share| share < 0.5)), Err(Error::Cancelled)));
     assert_eq!(model.packed_bytes(), 0);
     let shares = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let told = Arc::clone(&shares);
+    let (told, asked) = (Arc::clone(&shares), model.clone());
     with(Box::new(move |share| {
+        // Whoever is told may ask.
+        assert_eq!(asked.packed_bytes(), 0);
         told.lock().unwrap().push(share);
         true
     }))
     .unwrap();
     let shares = shares.lock().unwrap();
     assert!(shares.len() > 10 && shares.is_sorted() && *shares.last().unwrap() == 1.0, "{shares:?}");
+}
+
+#[test]
+fn a_panic_of_whoever_is_asked_comes_out_and_the_session_stays_exact() {
+    let directory = TempDir::new().unwrap();
+    let model = model(&directory);
+    let batch = Batch::of(1);
+    for lowering in lowerings() {
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let asked = Arc::clone(&left);
+        let mut options = options(&model, lowering, 2);
+        options.abort = Some(Arc::new(move || {
+            assert!(asked.fetch_sub(1, Ordering::Relaxed) > 0, "no answer");
+            false
+        }));
+        let mut session = Session::new(&model, options).unwrap();
+        session.run(&batch.inputs()).unwrap();
+        let expected = session.output(ANSWERS).unwrap().data.to_vec();
+        for after in [0, 7] {
+            left.store(after, Ordering::Relaxed);
+            let panicked = catch_unwind(AssertUnwindSafe(|| session.run(&batch.inputs())));
+            assert!(panicked.is_err(), "{lowering}");
+            left.store(usize::MAX, Ordering::Relaxed);
+            session.run(&batch.inputs()).unwrap();
+            assert_eq!(session.output(ANSWERS).unwrap().data, expected);
+        }
+    }
+}
+
+/// A loader that takes long, of which the first read after a limit has passed is the last.
+struct Slow {
+    bytes: Vec<u8>,
+    pause: Arc<AtomicUsize>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Loader for Slow {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        std::thread::sleep(Duration::from_millis(self.pause.load(Ordering::Relaxed) as u64));
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        buffer.copy_from_slice(&self.bytes[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_time_limit_ends_reading_with_the_read_at_hand() {
+    let directory = TempDir::new().unwrap();
+    let bytes = std::fs::read(synthetic(config(), TensorType::Q8_0, directory.path())).unwrap();
+    let (pause, reads) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let loader = Slow { bytes, pause: Arc::clone(&pause), reads: Arc::clone(&reads) };
+    let model = Model::from_loader(Box::new(loader)).unwrap();
+    let [kernels, _] = lowerings();
+    let mut options = options(&model, kernels, 1);
+    options.residency = Residency::Streamed;
+    let mut session = Session::new(&model, options).unwrap();
+    let batch = Batch::of(1);
+    session.run(&batch.inputs()).unwrap();
+    let expected = session.output(ANSWERS).unwrap().data.to_vec();
+    pause.store(20, Ordering::Relaxed);
+    session.set_time_limit(Some(Duration::from_millis(10)));
+    let before = reads.load(Ordering::Relaxed);
+    assert!(matches!(session.run(&batch.inputs()), Err(Error::TimeLimit { .. })));
+    assert_eq!(reads.load(Ordering::Relaxed) - before, 1);
+    pause.store(0, Ordering::Relaxed);
+    session.set_time_limit(None);
+    session.run(&batch.inputs()).unwrap();
+    assert_eq!(session.output(ANSWERS).unwrap().data, expected);
 }

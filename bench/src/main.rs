@@ -101,6 +101,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    memory::program_bytes();
     // A name that is of no use is told before a model is made.
     let lowerings = arguments.lowering.iter().map(|name| name.parse::<Lowering>()?.resolve());
     let lowerings: Vec<Lowering> = lowerings.collect::<Result<_, _>>()?;

@@ -57,7 +57,7 @@ impl Work {
         let session = |sizes, embeddings| {
             let mut options = options(model, case, sizes, embeddings)?;
             options.profile = profile;
-            Session::new(model, options).map_err(|error| case.memory.explain(model, error))
+            Session::new(model, options).map_err(|error| case.memory.explain(error))
         };
         let (session, tensors, sizes) = match &case.input {
             Input::File(path) => {
@@ -121,7 +121,7 @@ fn options(
     options.threads = case.threads;
     options.cpus.clone_from(&case.cpus);
     options.inputs_embeds = embeddings;
-    case.memory.apply(model, &mut options)?;
+    case.memory.apply(&mut options)?;
     Ok(options)
 }
 

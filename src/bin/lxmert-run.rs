@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    memory::program_bytes();
     for (input, what) in [(&arguments.model, "the model"), (&arguments.inputs, "the input tensors")] {
         if is_same_file(input, &arguments.outputs) {
             return Err(format!("{}: would be written over, but holds {what}", input.display()).into());
@@ -75,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.max_batch = inputs.batch;
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
-    arguments.computing.apply(&model, &mut options)?;
+    arguments.computing.apply(&mut options)?;
     let Some(mut session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
     write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))

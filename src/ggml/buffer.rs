@@ -4,9 +4,10 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::ALIGNMENT;
+use memmap2::MmapMut;
+
+use super::{ALIGNMENT, pages};
 use crate::Error;
-use crate::weights::PAGE;
 
 /// Has the alignment of a buffer, so that one without bytes is aligned too.
 #[repr(align(64))]
@@ -19,12 +20,12 @@ pub(crate) struct AlignedBuffer {
     start: NonNull<u8>,
     len: usize,
     owner: Owner,
-    locked: bool,
 }
 
 /// Who the bytes go back to.
 enum Owner {
     Heap,
+    Pages(#[expect(dead_code, reason = "keeps the bytes alive")] MmapMut),
     Foreign(Option<Release>),
     /// They are part of another buffer.
     Part(#[expect(dead_code, reason = "keeps the bytes alive")] Arc<AlignedBuffer>),
@@ -76,7 +77,7 @@ impl AlignedBuffer {
     /// [`Error::OutOfMemory`].
     pub fn new(len: usize, what: &'static str) -> Result<Self, Error> {
         let out_of_memory = Error::OutOfMemory { what, bytes: len };
-        let of_heap = |start| AlignedBuffer { start, len, owner: Owner::Heap, locked: false };
+        let of_heap = |start| AlignedBuffer { start, len, owner: Owner::Heap };
         if len == 0 {
             return Ok(Self::empty());
         }
@@ -89,7 +90,18 @@ impl AlignedBuffer {
     /// A buffer without bytes.
     pub fn empty() -> Self {
         let start = NonNull::<Aligned>::dangling().cast();
-        AlignedBuffer { start, len: 0, owner: Owner::Heap, locked: false }
+        AlignedBuffer { start, len: 0, owner: Owner::Heap }
+    }
+
+    /// Whole pages for the given purpose, which take memory only once they are touched.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn pages(len: usize, what: &'static str) -> Result<Self, Error> {
+        let out_of_memory = |_| Error::OutOfMemory { what, bytes: len };
+        let mut map = MmapMut::map_anon(len.max(1)).map_err(out_of_memory)?;
+        let start = NonNull::from(&mut map[..]).cast();
+        Ok(AlignedBuffer { start, len, owner: Owner::Pages(map) })
     }
 
     /// The first `len` bytes of memory of a caller's own, which are zeroed.
@@ -110,7 +122,7 @@ impl AlignedBuffer {
         let whole = memory.len;
         let release = memory.release.take();
         let release = release.map(|release| Box::new(move |start, _| release(start, whole)) as Release);
-        Ok(AlignedBuffer { start, len, owner: Owner::Foreign(release), locked: false })
+        Ok(AlignedBuffer { start, len, owner: Owner::Foreign(release) })
     }
 
     /// Cuts the buffer into parts of these sizes, one after the other, each at the start of a cache line.
@@ -125,30 +137,22 @@ impl AlignedBuffer {
             // SAFETY: within the buffer, or at its end.
             let start = unsafe { whole.start.add(at) };
             at = (at + len).next_multiple_of(ALIGNMENT).min(whole.len);
-            AlignedBuffer { start, len, owner: Owner::Part(Arc::clone(&whole)), locked: false }
+            AlignedBuffer { start, len, owner: Owner::Part(Arc::clone(&whole)) }
         })
     }
 
     /// Touches every page, so that none has to be found later.
     pub fn prefault(&mut self) {
-        for page in self.as_mut_slice().chunks_mut(PAGE) {
-            page[0] = std::hint::black_box(page[0]);
-        }
+        pages::touch_mut(self.as_mut_slice());
     }
 
-    /// Keeps the bytes from being swapped out.
+    /// Keeps the bytes from being swapped out. What is unmapped is unlocked; pages of a caller's own stay locked, since part of them may be
+    /// locked by others.
     ///
     /// # Errors
     /// [`Error::Lock`].
-    pub fn lock(&mut self) -> Result<(), Error> {
-        #[cfg(target_os = "linux")]
-        {
-            // SAFETY: the bytes are this buffer's.
-            let locked = unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.len) };
-            locked.map_err(|errno| Error::Lock { bytes: self.len, source: errno.into() })?;
-            self.locked = true;
-        }
-        Ok(())
+    pub fn lock(&self) -> Result<(), Error> {
+        pages::lock(self.as_slice())
     }
 
     /// A copy of `bytes` that is aligned.
@@ -208,17 +212,12 @@ impl AlignedBuffer {
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        #[cfg(target_os = "linux")]
-        if self.locked {
-            // SAFETY: the bytes are still this buffer's. That they stay locked is all that a failure could mean.
-            let _ = unsafe { rustix::mm::munlock(self.start.as_ptr().cast(), self.len) };
-        }
         match &mut self.owner {
             // SAFETY: allocated in `new` with this very layout, which was valid there.
             Owner::Heap if self.len > 0 => unsafe {
                 dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGNMENT));
             },
-            Owner::Heap | Owner::Part(_) => {}
+            Owner::Heap | Owner::Pages(_) | Owner::Part(_) => {}
             Owner::Foreign(release) => {
                 if let Some(release) = release.take() {
                     release(self.start, self.len);

@@ -1,9 +1,13 @@
 //! A graph of ggml operations: built, planned, bound to memory and computed.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use ggml_sys_bindings as sys;
 
@@ -553,32 +557,50 @@ impl<'g> BoundGraph<'g, '_> {
         self.memory.as_mut_slice().copy_within(bytes, to.offset);
     }
 
-    /// Runs the operations, and asks before each whether to give up. Returns whether all were done.
+    /// Runs the operations, and asks before the first and after each whether to give up. Returns false if somebody wanted to.
     ///
     /// # Errors
     /// [`Error::Ggml`] if ggml reports a failure, or `work` is smaller than [`Graph::work_bytes`] says.
+    ///
+    /// # Panics
+    /// If `give_up` does.
     pub fn compute(
         &mut self,
         pool: &mut ThreadPool,
         work: &mut AlignedBuffer,
         give_up: &(dyn Fn() -> bool + Sync),
     ) -> Result<bool, Error> {
-        unsafe extern "C" fn ask(give_up: *mut std::ffi::c_void) -> bool {
-            // SAFETY: points to the reference below, which outlives the computation.
-            let give_up = unsafe { *give_up.cast::<&(dyn Fn() -> bool + Sync)>() };
-            // A panic must not unwind through ggml.
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(give_up)).unwrap_or(true)
+        /// Who is asked, and what a panic of theirs said.
+        struct Asked<'a> {
+            give_up: &'a (dyn Fn() -> bool + Sync),
+            panic: Mutex<Option<Box<dyn Any + Send>>>,
         }
+        unsafe extern "C" fn ask(asked: *mut c_void) -> bool {
+            // SAFETY: points to the variable below, which outlives the computation.
+            let asked = unsafe { &*asked.cast::<Asked<'_>>() };
+            // A panic must not unwind through ggml.
+            catch_unwind(AssertUnwindSafe(asked.give_up)).unwrap_or_else(|panic| {
+                asked.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                true
+            })
+        }
+        if give_up() {
+            return Ok(false);
+        }
+        let asked = Asked { give_up, panic: Mutex::new(None) };
         let mut plan = self.graph.compute_plan(pool.threads(), pool.as_ptr());
         if plan.work_size > work.len() {
             return Err(Error::Ggml("a run needs more work memory than its limits said"));
         }
         plan.work_data = work.as_mut_ptr();
         plan.abort_callback = Some(ask);
-        plan.abort_callback_data = (&raw const give_up).cast_mut().cast();
+        plan.abort_callback_data = (&raw const asked).cast_mut().cast();
         // SAFETY: every tensor has memory of its size within `self.memory` or the model's storage, the work memory is
         // large enough, and pool, work and memory are borrowed exclusively until the call returns.
         let status = unsafe { sys::ggml_graph_compute(self.graph.graph.as_ptr(), &mut plan) };
+        if let Some(panic) = asked.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
         match status {
             sys::ggml_status::GGML_STATUS_SUCCESS => Ok(true),
             sys::ggml_status::GGML_STATUS_ABORTED => Ok(false),

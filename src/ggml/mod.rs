@@ -11,6 +11,7 @@
 mod buffer;
 mod graph;
 mod memory_plan;
+mod pages;
 mod quantize;
 mod tensors;
 mod threads;
@@ -19,6 +20,7 @@ pub(crate) use buffer::AlignedBuffer;
 pub use buffer::ForeignMemory;
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
+pub(crate) use pages::{lock, release, touch};
 pub use quantize::{dequantize, quantize, quantize_with_importance};
 pub(crate) use tensors::Tensors;
 pub use threads::{MAX_THREADS, cpu_features};

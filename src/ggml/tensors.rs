@@ -28,12 +28,12 @@ unsafe impl Send for Tensors {}
 unsafe impl Sync for Tensors {}
 
 impl Tensors {
-    /// Describes all tensors, whose file is read into memory if it is not there.
+    /// Describes all tensors: their shapes, and their data if the file is in memory or mapped.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if there is no room for the descriptions or for the file, [`Error::Read`].
+    /// [`Error::OutOfMemory`] if there is no room for the descriptions.
     pub fn new(weights: &Arc<Weights>) -> Result<Self, Error> {
-        let file = weights.storage().load()?;
+        let file = weights.storage().view();
         // SAFETY: returns a constant of the build.
         let overhead = unsafe { sys::ggml_tensor_overhead() };
         let count = weights.infos().len();
@@ -54,13 +54,13 @@ impl Tensors {
             _weights: Arc::clone(weights),
         };
         for info in weights.infos() {
-            let tensor = tensors.describe(info, &file[info.range()]);
+            let tensor = tensors.describe(info, file.map(|file| &file[info.range()]));
             tensors.tensors.insert(info.name().to_owned(), tensor);
         }
         Ok(tensors)
     }
 
-    fn describe(&self, info: &TensorInfo, data: &[u8]) -> NonNull<sys::ggml_tensor> {
+    fn describe(&self, info: &TensorInfo, data: Option<&[u8]>) -> NonNull<sys::ggml_tensor> {
         let dims: Vec<i64> = info.dims().iter().map(|dim| *dim as i64).collect();
         let name = CString::new(info.name()).expect("the reader refuses names with NUL");
         // SAFETY: the context was made with room for every tensor; type, rank and sizes passed the reader.
@@ -72,9 +72,10 @@ impl Tensors {
         // SAFETY: the tensor was just made and is not shared yet. ggml only reads data of leaves, so the cast to a
         // mutable pointer is never used to write. The data live as long as the weights.
         unsafe {
-            assert_eq!(sys::ggml_nbytes(tensor.as_ptr()), data.len(), "the reader's size is ggml's");
+            assert_eq!(sys::ggml_nbytes(tensor.as_ptr()), info.range().len(), "the reader's size is ggml's");
             sys::ggml_set_name(tensor.as_ptr(), name.as_ptr());
-            (*tensor.as_ptr()).data = data.as_ptr().cast_mut().cast();
+            (*tensor.as_ptr()).data =
+                data.map_or(std::ptr::null_mut(), |data| data.as_ptr().cast_mut().cast());
         }
         tensor
     }

@@ -29,6 +29,7 @@ pub(super) use panel::{PackScratch, Panel, pack_panel};
 use super::vector::MAX_LANES;
 use super::{BLOCK, PANEL, PANEL_STEP, UNIT};
 use crate::Error;
+use crate::ggml;
 use crate::weights::Weights;
 
 /// The name of this order of bytes in files: panels of 32 outputs, units of 4 bytes, and a version.
@@ -190,17 +191,12 @@ impl PackedMatrix {
         }
     }
 
-    /// Keeps its memory from being swapped out. Matrices that were packed together are locked together.
+    /// Keeps its bytes from being swapped out or evicted, for as long as they are mapped.
     ///
     /// # Errors
     /// [`Error::Lock`].
     pub fn lock(&self) -> Result<(), Error> {
-        match &self.memory {
-            Memory::Own(memory) => {
-                memory.lock().map_err(|source| Error::Lock { bytes: memory.len(), source })
-            }
-            Memory::File(weights) => weights.storage().lock(self.start..self.start + self.layout.bytes()),
-        }
+        ggml::lock(self.bytes())
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Loaded {
     pub packing: Option<Packing>,
     /// Matrices in that order in memory of their own, since the first session needed them.
     pub packed: Mutex<HashMap<(String, Element), PackedMatrix>>,
+    /// Held while any of these is made.
+    pub making: Mutex<()>,
     /// The tables that are looked up row by row, where the file is not in memory.
     pub tables: OnceLock<[AlignedBuffer; 3]>,
     /// The weights as ggml sees them, since the first session on its operations.
@@ -113,6 +115,7 @@ impl Model {
             weights,
             packing,
             packed: Mutex::default(),
+            making: Mutex::default(),
             tables: OnceLock::new(),
             tensors: OnceLock::new(),
             labels,

@@ -1,13 +1,19 @@
 //! The weights of a loaded model, as sessions want them: standing in memory, in the file, or as ggml sees them.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Model;
 use crate::Error;
-use crate::ggml::{AlignedBuffer, Tensors};
+use crate::ggml::{self, AlignedBuffer, Tensors};
 use crate::kernels::{Element, Kernels, Layout, Lookup, PackedMatrix, Source, Tables, Workers, place_bytes};
 use crate::session::Residency;
-use crate::weights::{Weights, touch};
+use crate::weights::Weights;
+
+/// Under what a packed matrix is known.
+fn key((name, layout): &(String, Layout)) -> (String, Element) {
+    (name.clone(), layout.element)
+}
 
 /// What is looked up for each token: words, positions and token types.
 const TABLES: [&str; 3] = ["token_embd.weight", "position_embd.weight", "token_types.weight"];
@@ -22,16 +28,29 @@ impl Model {
         self.weights().infos().len()
     }
 
-    /// The weights as ggml sees them.
+    /// The weights as ggml sees them, which are read into memory if they are not there.
     ///
     /// # Errors
-    /// As [`Tensors::new`].
+    /// As [`Tensors::new`]; [`Error::OutOfMemory`], [`Error::Read`].
     pub(crate) fn tensors(&self) -> Result<&Tensors, Error> {
         if let Some(tensors) = self.loaded.tensors.get() {
             return Ok(tensors);
         }
-        let tensors = Tensors::new(self.weights())?;
-        Ok(self.loaded.tensors.get_or_init(|| tensors))
+        let _making = self.making();
+        if self.loaded.tensors.get().is_none() {
+            self.weights().storage().load()?;
+            let _ = self.loaded.tensors.set(Tensors::new(self.weights())?);
+        }
+        Ok(self.loaded.tensors.get().expect("made right here, or by whoever was first"))
+    }
+
+    /// Held by whoever makes what all sessions share, so that no two take memory for the same.
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.loaded.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn packed_matrices(&self) -> MutexGuard<'_, HashMap<(String, Element), PackedMatrix>> {
+        self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a packed matrix comes from.
@@ -76,19 +95,33 @@ impl Model {
         workers: &mut Workers,
         ready: &(dyn Fn(f32) -> bool + Sync),
     ) -> Result<Vec<PackedMatrix>, Error> {
-        let key = |(name, layout): &(String, Layout)| -> (String, Element) { (name.clone(), layout.element) };
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let in_file = |(name, layout): &(String, Layout)| self.is_used_in_file(name, *layout, residency);
-        let mut packed = self.loaded.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> =
-            wanted.iter().filter(|wanted| !in_file(wanted) && !packed.contains_key(&key(wanted))).collect();
+        let _making = self.making();
+        // Not held while weights are read and others are told, who may ask what is packed.
+        let packed = self.packed_matrices();
+        let is_missing = |wanted: &&(String, Layout)| !in_file(wanted) && !packed.contains_key(&key(wanted));
+        let missing: Vec<_> = wanted.iter().filter(is_missing).collect();
+        drop(packed);
         let sources: Vec<Source> = missing.iter().map(|(name, layout)| self.source(name, *layout)).collect();
         let fresh = PackedMatrix::load(self.weights(), &sources, kernels, workers, ready)?;
+        let mut packed = self.packed_matrices();
         packed.extend(missing.into_iter().map(key).zip(fresh));
         let matrix = |wanted: &(String, Layout)| match in_file(wanted) {
             true => PackedMatrix::in_file(self.weights(), wanted.1, self.weights().stored(&wanted.0).start),
             false => packed[&key(wanted)].clone(),
         };
         Ok(wanted.iter().map(matrix).collect())
+    }
+
+    /// Bytes that the model holds already for sessions that want other matrices than these.
+    pub(crate) fn other_packed_bytes(&self, wanted: &[(String, Layout)]) -> usize {
+        let wanted: HashSet<_> = wanted.iter().map(key).collect();
+        let packed = self.packed_matrices();
+        let others = packed.iter().filter(|(key, _)| !wanted.contains(*key));
+        others.map(|(_, matrix)| matrix.own_bytes()).sum()
     }
 
     /// What is looked up for each token: in memory, or in the file if all weights are streamed from there.
@@ -105,9 +138,14 @@ impl Model {
         Tables { words, positions, types }
     }
 
-    /// Bytes of these tables.
+    /// Bytes of these tables in the file.
     pub(crate) fn table_bytes(&self) -> usize {
         TABLES.iter().map(|name| self.weights().stored(name).range().len()).sum()
+    }
+
+    /// Bytes of these tables in memory of their own.
+    pub(crate) fn own_table_bytes(&self) -> usize {
+        self.loaded.tables.get().map_or(0, |_| self.table_bytes())
     }
 
     /// Reads these tables into memory, if the file is neither there nor mapped.
@@ -116,12 +154,13 @@ impl Model {
     /// [`Error::OutOfMemory`], [`Error::Read`].
     pub(crate) fn load_tables(&self) -> Result<(), Error> {
         let storage = self.weights().storage();
+        let _making = self.making();
         if storage.view().is_some() || self.loaded.tables.get().is_some() {
             return Ok(());
         }
         let load = |name: &str| {
             let range = self.weights().stored(name).range();
-            let mut table = AlignedBuffer::new(range.len(), "the embeddings")?;
+            let mut table = AlignedBuffer::pages(range.len(), "the embeddings")?;
             storage.read(range.start, table.as_mut_slice())?;
             Ok::<_, Error>(table)
         };
@@ -130,10 +169,15 @@ impl Model {
         Ok(())
     }
 
+    /// These tables, as far as they are in memory.
+    fn tables_in_memory(&self, streamed: bool) -> impl Iterator<Item = &[u8]> {
+        let Tables { words, positions, types } = self.tables(streamed);
+        [words, positions, types].into_iter().filter_map(|table| table.bytes)
+    }
+
     /// Touches every page of these tables that is in memory.
     pub(crate) fn touch_tables(&self, streamed: bool) {
-        let Tables { words, positions, types } = self.tables(streamed);
-        [words, positions, types].iter().filter_map(|table| table.bytes).for_each(touch);
+        self.tables_in_memory(streamed).for_each(ggml::touch);
     }
 
     /// Keeps these tables from being swapped out or evicted.
@@ -141,25 +185,19 @@ impl Model {
     /// # Errors
     /// [`Error::Lock`].
     pub(crate) fn lock_tables(&self, streamed: bool) -> Result<(), Error> {
-        match streamed {
-            true => Ok(()),
-            false => TABLES
-                .iter()
-                .try_for_each(|name| self.weights().storage().lock(self.weights().stored(name).range())),
-        }
+        self.tables_in_memory(streamed).try_for_each(ggml::lock)
     }
 
     /// Touches every page of the file, which is in memory or mapped.
     pub(crate) fn touch_file(&self) {
-        self.weights().storage().view().into_iter().for_each(touch);
+        self.weights().storage().view().into_iter().for_each(ggml::touch);
     }
 
-    /// Keeps the file from being evicted.
+    /// Keeps the file from being swapped out or evicted.
     ///
     /// # Errors
     /// [`Error::Lock`].
     pub(crate) fn lock_file(&self) -> Result<(), Error> {
-        let storage = self.weights().storage();
-        storage.lock(0..storage.len())
+        self.weights().storage().view().into_iter().try_for_each(ggml::lock)
     }
 }

@@ -18,8 +18,8 @@ pub enum Residency {
     Resident,
     /// Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
     Mapped,
-    /// Read from the file when their turn comes, layer by layer, in every run, with room for two layers. With a memory budget, as many as it
-    /// has room for are in private memory all the same.
+    /// Read from the file when their turn comes, in every run, with room for the matrices of two operations. With a memory budget, as
+    /// many as it has room for are in private memory all the same.
     Streamed,
 }
 
@@ -58,8 +58,9 @@ impl std::str::FromStr for Residency {
 
 /// What a model and one session of it hold together, in bytes.
 ///
-/// Mapped weights are counted as if all of them were in memory at once. What models and sessions share is counted whole: a second
-/// session of a model takes only [`session`](Self::session) more, and what each of its threads takes.
+/// Mapped weights are counted as if all of them were in memory at once. What models and sessions share is counted whole, and so is what
+/// the model already holds for other sessions: a second one of the same kind takes only [`session`](Self::session) more, and what
+/// each of its threads takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryPlan {
@@ -132,8 +133,16 @@ pub(super) fn plan(
 ) -> Result<(EnginePlan, MemoryPlan), Error> {
     let budget = options.memory_budget.unwrap_or(usize::MAX);
     let mut smallest = usize::MAX;
+    let mut failure = None;
     for way in EnginePlan::ways(model, options, observed)? {
-        let engine = EnginePlan::new(model, options, way)?;
+        let engine = match EnginePlan::new(model, options, way) {
+            Ok(engine) => engine,
+            // Another way may do.
+            Err(error) => {
+                failure.get_or_insert(error);
+                continue;
+            }
+        };
         let plan = plan_of(model, options, way, &engine);
         if plan.total() > budget {
             smallest = smallest.min(plan.total());
@@ -148,5 +157,8 @@ pub(super) fn plan(
         let fits = filled_plan.total() <= budget;
         return Ok(if fits { (filled, filled_plan) } else { (engine, plan) });
     }
-    Err(Error::Budget { budget, smallest })
+    match failure {
+        Some(error) if smallest == usize::MAX => Err(error),
+        _ => Err(Error::Budget { budget, smallest }),
+    }
 }

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::gguf::{TensorInfo, TensorType};
 
 pub use storage::Loader;
-pub(crate) use storage::{PAGE, Storage, touch};
+pub(crate) use storage::Storage;
 
 /// Read-only tensors by name. Their data are the file's own bytes: nothing is copied.
 pub(crate) struct Weights {
@@ -40,10 +40,35 @@ impl Stored<'_> {
         self.start..self.start + self.bytes
     }
 
+    /// Reads the numbers of an f32 tensor.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    ///
+    /// # Panics
+    /// If there are not as many, or they are of another type.
+    pub fn read_f32(self, values: &mut [f32]) -> Result<(), Error> {
+        assert!(
+            self.tensor_type == TensorType::F32 && values.len() == self.rows * self.columns,
+            "f32 numbers"
+        );
+        let mut buffer = [0; 4096];
+        let mut at = self.start;
+        for values in values.chunks_mut(buffer.len() / size_of::<f32>()) {
+            let bytes = self.storage.fetch(at..at + size_of_val(values), &mut buffer)?;
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+            at += size_of_val(values);
+        }
+        Ok(())
+    }
+
     /// All numbers.
     ///
     /// # Errors
     /// [`Error::Read`].
+    #[cfg(test)]
     pub fn to_f32(self) -> Result<Vec<f32>, Error> {
         let mut buffer = vec![0; self.bytes];
         let mut values = vec![0.0; self.rows * self.columns];

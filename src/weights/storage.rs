@@ -9,16 +9,17 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use memmap2::Mmap;
 
 use crate::Error;
-use crate::ggml::AlignedBuffer;
-use crate::gguf::{Header, limits};
+use crate::ggml::{self, AlignedBuffer};
+use crate::gguf::{self, Header, Rule, limits};
 
 /// The alignment of tensor data in a GGUF file, which its bytes must have in memory too: 32, or 64 if it is packed.
 const ALIGNMENT: usize = 64;
 
-/// The smallest page of a common system, in bytes.
-pub(crate) const PAGE: usize = 4096;
-
-/// A source of a model file's bytes of the caller's own. Its calls never overlap, but come from any thread.
+/// A source of a model file's bytes of the caller's own. Its calls never overlap, but come from any thread of any session; sessions whose
+/// weights are streamed wait for each other there.
+///
+/// It may not use the model that it is read for. Of the file's padding, which [`Model::open`](crate::Model::open) checks, it is not
+/// asked.
 pub trait Loader: Send {
     /// Bytes of the file.
     fn size(&self) -> u64;
@@ -121,7 +122,7 @@ impl Storage {
             None => self.header_again()?,
         };
         if let Kind::Mapped { map, .. } = &self.kind {
-            release(map);
+            ggml::release(map);
         }
         Ok(header)
     }
@@ -137,7 +138,7 @@ impl Storage {
             let mut start = AlignedBuffer::new(size, "the model's header")?;
             self.read(0, start.as_mut_slice())?;
             match Header::parse_start(start.as_slice(), self.len as u64) {
-                Err(_) if size < most => size = most.min(size * 4),
+                Err(error) if size < most && ends_early(&error) => size = most.min(size * 4),
                 header => return Ok(header?),
             }
         }
@@ -178,7 +179,7 @@ impl Storage {
         if let Some(bytes) = self.view() {
             return Ok(bytes);
         }
-        let mut buffer = AlignedBuffer::new(self.len, "a copy of the model")?;
+        let mut buffer = AlignedBuffer::pages(self.len, "a copy of the model")?;
         self.read(0, buffer.as_mut_slice())?;
         let Kind::Loader { copy, .. } = &self.kind else { unreachable!("all others can be viewed") };
         Ok(copy.get_or_init(|| buffer).as_slice())
@@ -244,44 +245,18 @@ impl Storage {
     pub fn is_in_memory(&self) -> bool {
         self.in_memory().is_some()
     }
-
-    /// Keeps some bytes from being evicted, if they are mapped.
-    ///
-    /// # Errors
-    /// [`Error::Lock`].
-    pub fn lock(&self, range: Range<usize>) -> Result<(), Error> {
-        #[cfg(target_os = "linux")]
-        if let Kind::Mapped { map, .. } = &self.kind {
-            let bytes = range.len();
-            let start = map[range].as_ptr().cast_mut().cast();
-            // SAFETY: the bytes are the map's, whose end unlocks them.
-            let locked = unsafe { rustix::mm::mlock(start, bytes) };
-            return locked.map_err(|errno| Error::Lock { bytes, source: errno.into() });
-        }
-        let _ = range;
-        Ok(())
-    }
 }
 
-/// Touches every page of some bytes, so that none has to be found later.
-pub(crate) fn touch(bytes: &[u8]) {
-    for page in bytes.chunks(PAGE) {
-        std::hint::black_box(page[0]);
-    }
+/// Whether a header may be whole in a longer part of the file.
+fn ends_early(error: &gguf::Error) -> bool {
+    let rules =
+        [Rule::HeaderTruncated, Rule::TensorCount, Rule::KeyCount, Rule::StringLength, Rule::ArrayLength];
+    rules.contains(&error.rule)
 }
 
-/// Takes the pages of a map out of this process's memory; they come back when they are touched.
-fn release(map: &Mmap) {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: the map is of a file and never written, so that every page that is dropped can be read again.
-        let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = map;
-}
+#[cfg(not(unix))]
+compile_error!("files are read at an offset as Unix does it");
 
-#[cfg(unix)]
 fn read_at(file: &File, offset: usize, buffer: &mut [u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset as u64)
 }

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    memory::program_bytes();
     let model = match &arguments.model {
         Some(path) => Model::open(path)?,
         None => builtin::model()?,
@@ -75,7 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     let mut options = SessionOptions::new(&model);
     options.max_regions = picture.regions.len();
-    arguments.computing.apply(&model, &mut options)?;
+    arguments.computing.apply(&mut options)?;
     let Some(session) = arguments.computing.session(&model, options)? else { return Ok(()) };
     let mut asker = Asker {
         session,

@@ -26,17 +26,17 @@ pub struct Computing {
 
 impl Computing {
     /// Sets what was asked for.
-    pub fn apply(&self, model: &Model, options: &mut SessionOptions) -> Result<(), Error> {
+    pub fn apply(&self, options: &mut SessionOptions) -> Result<(), Error> {
         options.threads = self.threads.unwrap_or(options.threads);
         // Here rather than in clap, whose complaint takes three lines.
         options.lowering = self.lowering.parse()?;
         options.cpus.clone_from(&self.cpus.numbers);
-        self.memory.apply(model, options)
+        self.memory.apply(options)
     }
 
     /// Makes the session, or tells its plan and makes none.
     pub fn session(&self, model: &Model, options: SessionOptions) -> Result<Option<Session>, Error> {
-        let explain = |error| self.memory.explain(model, error);
+        let explain = |error| self.memory.explain(error);
         if self.plan {
             print!("{}", memory::plan(model, &options).map_err(explain)?);
             return Ok(None);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use lxmert::{Error, MemoryPlan, Model, SessionOptions};
 
@@ -25,13 +26,13 @@ pub struct Memory {
 
 impl Memory {
     /// Sets what was asked for. The budget is what is left of it once the program itself has its part.
-    pub fn apply(&self, model: &Model, options: &mut SessionOptions) -> Result<(), Error> {
+    pub fn apply(&self, options: &mut SessionOptions) -> Result<(), Error> {
         options.residency = self.residency.parse()?;
         options.lock_memory = self.lock_memory;
         options.prefault = self.prefault;
         if let Some(budget) = &self.budget {
             let Size(budget) = budget.parse()?;
-            options.memory_budget = Some(budget.saturating_sub(program_bytes(model)));
+            options.memory_budget = Some(budget.saturating_sub(program_bytes()));
         }
         Ok(())
     }
@@ -46,10 +47,10 @@ impl Memory {
     }
 
     /// An error about the budget with the sizes that the user knows, those of the whole program.
-    pub fn explain(&self, model: &Model, error: Error) -> Error {
+    pub fn explain(&self, error: Error) -> Error {
         match (error, self.budget.as_deref().map(Size::from_str)) {
             (Error::Budget { smallest, .. }, Some(Ok(Size(budget)))) => {
-                Error::Budget { budget, smallest: smallest + program_bytes(model) }
+                Error::Budget { budget, smallest: smallest + program_bytes() }
             }
             (error, _) => error,
         }
@@ -61,7 +62,7 @@ impl Memory {
 pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
     let plan = model.plan(options)?;
     let MemoryPlan { weights_mapped, weights_private, session, tokenizer, labels, other, .. } = plan;
-    let program = program_bytes(model);
+    let program = program_bytes();
     let parts = [
         ("weights, mapped", weights_mapped),
         ("weights, private", weights_private),
@@ -81,18 +82,21 @@ pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
 }
 
 /// What the code takes that runs later, and the heap for what is read and written.
-const LATER_BYTES: usize = 4 << 20;
+const LATER_BYTES: usize = 8 << 20;
 
-/// What a small program takes, where the system does not tell.
+/// What a small program takes at its start, where the system does not tell.
 const USUAL_BYTES: usize = 8 << 20;
 
-/// What this program takes itself, beside a model and its session. Weights that earlier sessions have left in memory are the model's.
-fn program_bytes(model: &Model) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = resident.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
-    let resident = kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024);
-    resident.saturating_sub(model.packed_bytes()) + LATER_BYTES
+/// What this program takes itself, beside a model and its session: told by the first call, which comes before a model is opened.
+pub fn program_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes =
+            resident.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
+        kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024) + LATER_BYTES
+    })
 }
 
 /// A number of bytes as people write it: 96MiB, 100MB, 1.5GiB, 4096.

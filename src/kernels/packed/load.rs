@@ -1,7 +1,6 @@
 //! Makes packed matrices of what a model's file holds: in memory of their own, or piece by piece wherever they are wanted.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::MmapMut;
@@ -53,7 +52,7 @@ impl PackedMatrix {
             scratch: scratch.as_mut_ptr(),
             scratch_bytes,
             ready,
-            done: AtomicUsize::new(0),
+            done: Mutex::new(0),
             failure: Mutex::new(None),
         };
         workers.run(&loading);
@@ -204,7 +203,8 @@ struct Loading<'p> {
     scratch: *mut u8,
     scratch_bytes: usize,
     ready: &'p (dyn Fn(f32) -> bool + Sync),
-    done: AtomicUsize,
+    /// Tasks that are done.
+    done: Mutex<usize>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -220,12 +220,19 @@ impl Loading<'_> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Counts a task, and tells how many are done once in a while.
     fn count(&self) {
         let tasks = self.tasks(0);
         let step = tasks.div_ceil(REPORTS);
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if (done.is_multiple_of(step) || done == tasks) && !(self.ready)(done as f32 / tasks as f32) {
+        // Held while somebody is told, so that shares are told one after the other and rise.
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done += 1;
+        let is_due = done.is_multiple_of(step) || *done == tasks;
+        if is_due && !self.has_failed() && !(self.ready)(*done as f32 / tasks as f32) {
             self.fail(Error::Cancelled);
         }
     }
@@ -241,7 +248,7 @@ impl Phases for Loading<'_> {
     }
 
     fn run(&self, _: usize, mut task: usize, worker: usize) {
-        if self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        if self.has_failed() {
             return;
         }
         for (source, start) in self.sources.iter().zip(self.places) {

@@ -15,7 +15,7 @@
 //! of the shape at hand, places those of the largest shape that the program was made for.
 //!
 //! Matrices stand in memory, or are streamed, all or some: then each is fetched from the file while the one before it is multiplied with, and
-//! there is room for two at a time. Fetching is an operation like any other, shared out to the same workers.
+//! there is room for those of two phases at a time. Fetching is an operation like any other, shared out to the same workers.
 
 mod plan;
 mod profile;
@@ -268,6 +268,11 @@ struct Matrix {
     start: *const u8,
 }
 
+// SAFETY: the pointer is to memory that the program owns or keeps. It is read, and only a run, which is exclusive, writes to it.
+unsafe impl Send for Matrix {}
+// SAFETY: as above; a run's tasks keep apart from each other (see `run`).
+unsafe impl Sync for Matrix {}
+
 /// Which of a program's two stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StageName {
@@ -287,8 +292,8 @@ pub(crate) struct Program {
     _standing: Table<PackedMatrix>,
     /// Where those matrices come from that are streamed.
     sources: Table<Source>,
-    /// Biases, and scales and shifts of layer norms. Each is padded by a register.
-    constants: Table<f32>,
+    /// Where biases, and scales and shifts of layer norms begin in the memory. Each is padded by a register.
+    constants: usize,
     weights: Arc<Weights>,
     largest: Sizes,
     inputs: InputBuffers,
@@ -303,9 +308,6 @@ pub(crate) struct Program {
     // After the tables, which lie in it.
     memory: AlignedBuffer,
 }
-
-// SAFETY: the pointers in `matrices` are to memory that the program owns or keeps, and only a run, which is exclusive, writes to it.
-unsafe impl Send for Program {}
 
 /// The buffers that a caller fills.
 #[derive(Clone, Copy, Debug)]

@@ -57,17 +57,24 @@ impl Constant {
     }
 }
 
-/// Where the parts of a program's memory begin.
+/// A part of a program's memory.
+#[derive(Clone, Copy)]
+struct Section {
+    start: usize,
+    bytes: usize,
+}
+
+/// The parts of a program's memory.
 struct Sections {
-    streamed: usize,
-    constants: usize,
-    buffers: usize,
-    matrices: usize,
-    standing: usize,
-    sources: usize,
-    tasks: usize,
+    streamed: Section,
+    constants: Section,
+    buffers: Section,
+    matrices: Section,
+    standing: Section,
+    sources: Section,
+    tasks: Section,
     /// Operations, items and phases of each stage.
-    stages: [[usize; 3]; 2],
+    stages: [[Section; 3]; 2],
     end: usize,
 }
 
@@ -96,6 +103,11 @@ impl Plan {
         self.rooms.iter().sum()
     }
 
+    /// The phases of the stage that has more.
+    fn most_phases(&self) -> usize {
+        self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0)
+    }
+
     fn constant_count(&self) -> usize {
         self.constants.last().map_or(0, |last| last.at + Constant::padded(last.len))
     }
@@ -106,14 +118,14 @@ impl Plan {
         let mut section = |bytes: usize| {
             let start = at.next_multiple_of(ALIGNMENT);
             at = start + bytes;
-            start
+            Section { start, bytes }
         };
         fn bytes<T>(count: usize) -> usize {
             const { assert!(align_of::<T>() <= ALIGNMENT) }
             count * size_of::<T>()
         }
         let matrices = self.matrices.len() + self.streamed.len();
-        let phases = self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
+        let phases = self.most_phases();
         Sections {
             streamed: section(self.stream_bytes()),
             constants: section(bytes::<f32>(self.constant_count())),
@@ -154,52 +166,53 @@ impl Plan {
         let same =
             standing.iter().map(|matrix| matrix.layout).eq(self.matrices.iter().map(|(_, layout)| *layout));
         assert!(same, "matrices are packed as products read them");
-        let start = memory.as_mut_ptr();
-        // SAFETY: the section lies within the memory.
-        let place = |offset: usize| unsafe { start.add(offset) };
-        let mut constants = vec![0.0; self.constant_count()];
         for Constant { name, at, len } in &self.constants {
-            let values = weights.stored(name).to_f32()?;
-            assert_eq!(values.len(), *len, "numbers of {name}");
-            constants[*at..][..*len].copy_from_slice(&values);
+            let start = sections.constants.start + at * size_of::<f32>();
+            weights.stored(name).read_f32(memory.f32s_mut(start, *len))?;
         }
+        let start = memory.as_mut_ptr();
+        // SAFETY: a section lies within the memory.
+        let place = |offset: usize| unsafe { start.add(offset) };
         let stands = |matrix: &PackedMatrix| Matrix { layout: matrix.layout, start: matrix.bytes().as_ptr() };
         let fetched = |streamed: &Streamed| Matrix {
             layout: streamed.source.layout,
-            start: place(sections.streamed + streamed.room * self.rooms[0] + streamed.offset),
+            start: place(sections.streamed.start + streamed.room * self.rooms[0] + streamed.offset),
         };
         let matrices = standing.iter().map(stands).chain(self.streamed.iter().map(fetched)).collect();
         let profile = profiled.then(|| super::Profile::new(&self.stages));
-        let phases = self.stages.iter().map(|stage| stage.phases.len()).max().unwrap_or(0);
-        // SAFETY: every section is aligned to a cache line and as long as `sections` has made it for these very values. The
-        // program owns the memory and drops it last.
+        let phases = self.most_phases();
+        /// # Safety
+        /// The section must lie within the memory and overlap no other, and the memory outlive the table.
+        unsafe fn table<T>(start: *mut u8, section: Section, values: Vec<T>) -> Table<T> {
+            // SAFETY: as the caller guarantees.
+            unsafe { Table::at(start.add(section.start), section.bytes, values) }
+        }
+        // SAFETY: `sections` has laid them out one after the other, and the program owns the memory and drops it after the tables.
         let program = unsafe {
             let stages = [0, 1].map(|n| {
                 let [ops, items, phases] = sections.stages[n];
                 let frozen = Frozen::new(&self.stages[n]);
                 Stage {
-                    ops: Table::at(place(ops), frozen.ops),
-                    items: Table::at(place(items), frozen.items),
-                    phases: Table::at(place(phases), frozen.phases),
+                    ops: table(start, ops, frozen.ops),
+                    items: table(start, items, frozen.items),
+                    phases: table(start, phases, frozen.phases),
                 }
             });
+            let sources = self.streamed.iter().map(|streamed| streamed.source).collect();
             Program {
                 kernels: self.kernels,
                 stages,
-                buffers: Table::at(place(sections.buffers), self.buffers),
-                matrices: Table::at(place(sections.matrices), matrices),
-                _standing: Table::at(place(sections.standing), standing),
-                sources: Table::at(
-                    place(sections.sources),
-                    self.streamed.iter().map(|streamed| streamed.source).collect(),
-                ),
-                constants: Table::at(place(sections.constants), constants),
+                buffers: table(start, sections.buffers, self.buffers),
+                matrices: table(start, sections.matrices, matrices),
+                _standing: table(start, sections.standing, standing),
+                sources: table(start, sections.sources, sources),
+                constants: sections.constants.start,
                 weights: Arc::clone(weights),
                 largest: self.largest,
                 inputs: self.inputs,
                 scratch: self.scratch,
                 threads: self.threads,
-                tasks: Table::at(place(sections.tasks), vec![0; phases]),
+                tasks: table(start, sections.tasks, vec![0; phases]),
                 failure: Mutex::new(None),
                 profile,
                 memory,

@@ -93,6 +93,8 @@ impl Program {
         assert!(batch <= largest.batch && tokens <= largest.tokens && regions <= largest.regions);
         assert!(images == largest.images && batch > 0 && tokens > 0 && regions > 0);
         assert!(workers.threads() == self.threads);
+        // What a run that ended in a panic has left.
+        *self.failure.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         let stage = call.stage as usize;
         for phase in 0..self.stages[stage].phases.len() {
             let stage = &self.stages[stage];
@@ -159,6 +161,9 @@ impl Phases for Shared<'_> {
     }
 
     fn run(&self, phase: usize, task: usize, worker: usize) {
+        if self.given_up.load(Ordering::Relaxed) {
+            return;
+        }
         let (item, local) = self.run.find(phase, task);
         let started = self.run.program.profile.as_ref().map(|profile| (profile, Instant::now()));
         let done = match &self.run.stage.ops[item.ops.start] {
@@ -169,6 +174,11 @@ impl Phases for Shared<'_> {
             Op::Attention(attention) => {
                 self.run.attention(attention, local, worker);
                 Ok(())
+            }
+            // Reading may take long, and a phase has many reads.
+            Op::Fetch { .. } if (self.run.call.give_up)() => {
+                self.given_up.store(true, Ordering::Relaxed);
+                return;
             }
             Op::Fetch { matrix, source } => self.run.fetch(*matrix, *source, local, worker),
             op => self.run.rows(op, local, worker),
@@ -316,7 +326,7 @@ impl<'r> Run<'r> {
     }
 
     fn constant(&self, at: usize) -> *const f32 {
-        self.program.constants[at..].as_ptr()
+        self.memory.wrapping_add(self.program.constants).cast::<f32>().wrapping_add(at)
     }
 
     /// A worker's own scratch.

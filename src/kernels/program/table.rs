@@ -15,15 +15,22 @@ unsafe impl<T: Send> Send for Table<T> {}
 unsafe impl<T: Sync> Sync for Table<T> {}
 
 impl<T> Table<T> {
-    /// Moves values to `start`.
+    /// Moves values to `start`, where there is room for that many bytes.
+    ///
+    /// # Panics
+    /// If there is less room than the values take, or the room is not aligned for them.
     ///
     /// # Safety
-    /// `start` must be aligned for `T` and valid for all values, for as long as the table exists, and nobody else may touch them.
-    pub unsafe fn at(start: *mut u8, values: Vec<T>) -> Self {
+    /// The room must be valid for as long as the table exists, and nobody else may touch it.
+    pub unsafe fn at(start: *mut u8, room: usize, values: Vec<T>) -> Self {
+        assert!(
+            values.len() * size_of::<T>() <= room && start.addr().is_multiple_of(align_of::<T>()),
+            "room for a table"
+        );
         let start = NonNull::new(start.cast::<T>()).expect("memory does not begin at 0");
         let len = values.len();
         for (n, value) in values.into_iter().enumerate() {
-            // SAFETY: there is room for `len` values, as the caller guarantees.
+            // SAFETY: there is room for `len` values.
             unsafe { start.add(n).write(value) };
         }
         Table { start, len }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Mask, Masks, copy_rows};
 use crate::Error;
-use crate::ggml::{AlignedBuffer, Region};
+use crate::ggml::{self, AlignedBuffer, Region};
 use crate::kernels::{
     Call, Interrupted, Kernels, OperationTime, Program, Sizes, StageName, Words, Workers, place_bytes,
 };
@@ -74,12 +74,17 @@ impl FusedPlan {
 
     /// Bytes of mapped weights, and of weights in memory of their own.
     pub fn weights(&self, model: &Model) -> [usize; 2] {
-        let [mut mapped, mut private] = model.standing_bytes(self.fused.plan.matrices(), self.residency);
+        let wanted = self.fused.plan.matrices();
+        let [mut mapped, mut private] = model.standing_bytes(wanted, self.residency);
         let storage = model.weights().storage();
-        private += storage.own_bytes();
-        if self.residency != Residency::Streamed {
-            let tables = model.table_bytes();
-            *(if storage.is_mapped() { &mut mapped } else { &mut private }) += tables;
+        // What the model holds already, for this session or for others.
+        private += storage.own_bytes() + model.other_packed_bytes(wanted);
+        let tables = model.table_bytes();
+        match self.residency {
+            Residency::Streamed => private += model.own_table_bytes(),
+            _ if storage.is_mapped() => mapped += tables,
+            _ if storage.view().is_none() => private += tables,
+            _ => {}
         }
         [mapped, private]
     }
@@ -121,7 +126,7 @@ impl FusedEngine {
             model.lock_tables(streamed)?;
         }
         if options.prefault {
-            standing.iter().for_each(|matrix| crate::weights::touch(matrix.bytes()));
+            standing.iter().for_each(|matrix| ggml::touch(matrix.bytes()));
             model.touch_tables(streamed);
         }
         let program = fused.plan.build(memory, model.weights(), standing, options.profile)?;

@@ -181,7 +181,8 @@ impl EnginePlan {
         match self {
             EnginePlan::Stock(_) => {
                 let storage = model.weights().storage();
-                if storage.is_mapped() { [storage.len(), 0] } else { [0, storage.len()] }
+                let packed = model.packed_bytes() + model.own_table_bytes();
+                if storage.is_mapped() { [storage.len(), packed] } else { [0, storage.len() + packed] }
             }
             EnginePlan::Fused(plan) => plan.weights(model),
         }

@@ -77,6 +77,7 @@ impl StockEngine {
         memory: AlignedBuffer,
     ) -> Result<Self, Error> {
         let StockPlan { plans, parts } = plan;
+        model.tensors()?;
         if options.lock_memory {
             model.lock_file()?;
         } else if options.prefault {
@@ -120,8 +121,16 @@ impl StockEngine {
         stop: &Stop,
     ) -> Result<(), Error> {
         self.stream = None;
-        let (plans, config, stage) = self.parts(stop)?;
-        let (stream, results) = plans.run_image(config, stage, shape, input, mask)?;
+        (self.image, self.question) = Default::default();
+        let stage = StageMemory {
+            tensors: self.model.tensors()?,
+            graph: &mut self.graph_memory,
+            memory: &mut self.memory,
+            work: &mut self.work,
+            pool: &mut self.pool,
+            stop,
+        };
+        let (stream, results) = self.plans.run_image(self.model.config(), stage, shape, input, mask)?;
         self.stream = Some(stream);
         self.image = results;
         self.visual_mask.clear();
@@ -140,17 +149,9 @@ impl StockEngine {
         stop: &Stop,
     ) -> Result<(), Error> {
         let stream = self.stream.ok_or(Error::NoImage)?;
-        let visual_mask = std::mem::take(&mut self.visual_mask);
-        let visual = Mask { values: &visual_mask, given: shape.regions, used: shape.regions };
+        self.question = Results::default();
+        let visual = Mask { values: &self.visual_mask, given: shape.regions, used: shape.regions };
         let masks = StageMasks { text: masks.text, visual: masks.visual.then_some(visual) };
-        let (plans, config, stage) = self.parts(stop)?;
-        let done = plans.run_question(config, stage, shape, input, masks, stream);
-        self.visual_mask = visual_mask;
-        self.question = done?;
-        Ok(())
-    }
-
-    fn parts<'s>(&'s mut self, stop: &'s Stop) -> Result<(&'s Plans, &'s Config, StageMemory<'s>), Error> {
         let stage = StageMemory {
             tensors: self.model.tensors()?,
             graph: &mut self.graph_memory,
@@ -159,7 +160,8 @@ impl StockEngine {
             pool: &mut self.pool,
             stop,
         };
-        Ok((&self.plans, self.model.config(), stage))
+        self.question = self.plans.run_question(self.model.config(), stage, shape, input, masks, stream)?;
+        Ok(())
     }
 }
 
@@ -208,7 +210,8 @@ impl Plans {
         let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
         let masked = Masked { text: true, visual: true };
         let mut work_bytes = 0;
-        let tensors = model.tensors()?;
+        // Shapes are enough, and the file may not be in memory yet.
+        let tensors = &Tensors::new(model.weights())?;
         let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
             let mut graph = Graph::new(memory, tensors);
             build(&mut graph);
