@@ -32,7 +32,7 @@ fn ten_thousand_runs_take_nothing_from_the_system() {
         ["1000", "2", "locked", "resident"],
         ["1000", "2", "unlocked", "streamed"],
     ] {
-        let [runs, .., residency] = arguments;
+        let [runs, _, lock, residency] = arguments;
         let mut counts = counts(&program, arguments);
         let mut take = |name: &str| counts.remove(name).unwrap();
         assert!(take("control") > 0, "the counter is blind");
@@ -43,6 +43,9 @@ fn ten_thousand_runs_take_nothing_from_the_system() {
         // What grew would be missing in each of them.
         let faults = take("minor_faults");
         assert!(faults <= runs.parse::<i64>().unwrap() / 1000, "{faults} page faults in {runs} runs");
+        // All that the plan tells of, and no more than whole pages of it.
+        let unlocked = take("unlocked");
+        assert_eq!(unlocked <= 0, lock == "locked", "{unlocked} bytes are not locked");
         assert_eq!(counts.len(), 4);
         assert!(counts.values().all(|count| *count == 0), "{arguments:?}: {counts:?}");
     }

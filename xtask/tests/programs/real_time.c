@@ -83,6 +83,18 @@ static long bytes_read(void) {
     return bytes;
 }
 
+/* Bytes that this process has locked in memory. */
+static long locked(void) {
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    long kibibytes = -1;
+    if (file == NULL) return -1;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "VmLck: %ld kB", &kibibytes) == 1) break;
+    fclose(file);
+    return kibibytes * 1024;
+}
+
 /* The counters that take nothing themselves come last before the runs, and first after them. */
 static struct counters count(int before) {
     struct counters now = {0};
@@ -187,6 +199,9 @@ int main(int argc, char **argv) {
     size_t answer_count;
     check(lxmert_encode_regions(session, visual_feats, visual_pos, regions), "lxmert_encode_regions");
     check(lxmert_ask(session, "what color is the shape?", &answer, 1, &answer_count), "lxmert_ask");
+    lxmert_memory_plan plan = LXMERT_MEMORY_PLAN_INIT;
+    check(lxmert_plan(model, &options, &plan), "lxmert_plan");
+    printf("unlocked %ld\n", (long)(plan.session + plan.weights_private + plan.weights_mapped) - locked());
     printf("control %ld\n", atomic_load(&allocations) - silent);
 
     lxmert_session_free(session);
