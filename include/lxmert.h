@@ -489,7 +489,7 @@ typedef struct lxmert_session_options {
      */
     const struct lxmert_allocator *allocator;
     /**
-     * Or a block of the caller's, which must stay until lxmert_session_free has freed the session: at least
+     * Or a block of the caller's, for one session at a time, which must stay until lxmert_session_free has freed it: at least
      * lxmert_memory_plan.session bytes that begin at a multiple of LXMERT_MEMORY_ALIGNMENT. Not beside an allocator.
      */
     void *memory;
@@ -540,7 +540,8 @@ typedef struct lxmert_memory_plan {
      */
     size_t weights_mapped;
     /**
-     * Weights in memory of the model's own, which all its sessions share.
+     * Weights in memory of the model's own, which all its sessions share. They stay until the model and its last session are
+     * freed, and so count for later sessions that would do without.
      */
     size_t weights_private;
     /**

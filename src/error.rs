@@ -128,9 +128,7 @@ pub enum Error {
         bytes: usize,
     },
     /// A session is asked for what it was not made to compute.
-    #[error(
-        "this session does not compute {output}: name it in the session's outputs, and run before reading"
-    )]
+    #[error("{output} is not there: nothing has run since, or the session's outputs do not name it")]
     NotRequested {
         /// The output.
         output: Output,

@@ -85,7 +85,7 @@ pub struct lxmert_session_options {
     pub profile: Bool,
     /// Where the session's memory comes from; the struct is read during the call only. Default: the heap.
     pub allocator: *const lxmert_allocator,
-    /// Or a block of the caller's, which must stay until lxmert_session_free has freed the session: at least
+    /// Or a block of the caller's, for one session at a time, which must stay until lxmert_session_free has freed it: at least
     /// lxmert_memory_plan.session bytes that begin at a multiple of LXMERT_MEMORY_ALIGNMENT. Not beside an allocator.
     pub memory: *mut c_void,
     /// Bytes of that block.

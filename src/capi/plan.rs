@@ -23,7 +23,8 @@ pub struct lxmert_memory_plan {
     pub lowering: *const c_char,
     /// Weights where the file is mapped, as if all of them were in memory at once, or where the caller keeps its bytes.
     pub weights_mapped: usize,
-    /// Weights in memory of the model's own, which all its sessions share.
+    /// Weights in memory of the model's own, which all its sessions share. They stay until the model and its last session are
+    /// freed, and so count for later sessions that would do without.
     pub weights_private: usize,
     /// The session's block: what allocator is asked for, and what memory must have room for, to the byte.
     pub session: usize,

@@ -70,7 +70,7 @@ pub struct MemoryPlan {
     pub lowering: Lowering,
     /// Weights where the file is mapped, or where they are part of the program.
     pub weights_mapped: usize,
-    /// Weights in memory of their own: packed, or a copy of the file.
+    /// Weights in memory of their own: packed, or a copy of the file. They stay as long as the model does.
     pub weights_private: usize,
     /// The session's block: scratch, inputs and results, its tables, and room for streamed weights. To the byte what
     /// [`Session::new_in`](crate::Session::new_in) wants.

@@ -82,7 +82,10 @@ pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
 }
 
 /// What the code takes that runs later, and the heap for what is read and written.
-const LATER_BYTES: usize = 8 << 20;
+const LATER_BYTES: usize = 6 << 20;
+
+/// What a program takes at its start varies by some pages; a budget that was named must do the next time too.
+const ROUND_BYTES: usize = 4 << 20;
 
 /// What a small program takes at its start, where the system does not tell.
 const USUAL_BYTES: usize = 8 << 20;
@@ -95,7 +98,8 @@ pub fn program_bytes() -> usize {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes =
             resident.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
-        kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024) + LATER_BYTES
+        let start = kibibytes.map_or(USUAL_BYTES, |kibibytes| kibibytes * 1024);
+        start.next_multiple_of(ROUND_BYTES) + LATER_BYTES
     })
 }
 
