@@ -257,7 +257,8 @@ typedef enum lxmert_residency {
      */
     LXMERT_RESIDENCY_MAPPED = 2,
     /**
-     * Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
+     * Read from the file when their turn comes, in every run, with room for the matrices of two operations. With a memory budget,
+     * as many as it has room for are in memory of their own all the same.
      */
     LXMERT_RESIDENCY_STREAMED = 3,
 } lxmert_residency;

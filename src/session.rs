@@ -122,7 +122,7 @@ impl std::fmt::Debug for SessionOptions {
 pub(crate) const MAX_BATCH: usize = 1024;
 
 /// More outputs than the largest configuration has.
-const MAX_OUTPUTS: usize = 1024;
+pub(crate) const MAX_OUTPUTS: usize = 1024;
 
 /// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
 const MAX_BYTES: usize = 1 << 34;

@@ -1,11 +1,12 @@
 //! What a session is made for, as C says it.
 
 use std::ffi::{c_char, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::arguments::{self, Bool, UserData, Versioned, slice, text};
 use super::memory::{Memory, lxmert_allocator};
 use super::{Failure, lxmert_status};
+use crate::session::MAX_OUTPUTS;
 use crate::{ForeignMemory, Lowering, Model, Output, Residency, SessionOptions};
 
 /// The alignment in bytes of memory that a caller provides: a cache line.
@@ -13,9 +14,6 @@ pub const LXMERT_MEMORY_ALIGNMENT: usize = 64;
 
 /// The most CPUs that are listed: as many as Linux knows.
 const MAX_CPUS: usize = 4096;
-
-/// The most names of outputs: as many outputs as a session takes.
-const MAX_OUTPUTS: usize = 1024;
 
 const _: () = assert!(LXMERT_MEMORY_ALIGNMENT == ForeignMemory::ALIGNMENT);
 
@@ -29,7 +27,8 @@ pub enum lxmert_residency {
     LXMERT_RESIDENCY_RESIDENT = 1,
     /// Used where the file is mapped: the operating system may evict what is not in use, and reads it again when it is.
     LXMERT_RESIDENCY_MAPPED = 2,
-    /// Read from the file when their turn comes, layer by layer, in every run; there is room for two layers.
+    /// Read from the file when their turn comes, in every run, with room for the matrices of two operations. With a memory budget,
+    /// as many as it has room for are in memory of their own all the same.
     LXMERT_RESIDENCY_STREAMED = 3,
 }
 
@@ -166,32 +165,11 @@ impl Given {
         if let Some(progress) = raw.progress {
             let data = UserData::new(raw.progress_user_data);
             // SAFETY: as for `abort`.
-            let tell = move |share| unsafe { progress(share, data.get()) }.get();
-            let told = Mutex::new(Told { highest: f32::NEG_INFINITY, given_up: false });
-            options.progress = Some(Arc::new(move |share| {
-                told.lock().unwrap_or_else(PoisonError::into_inner).next(share, tell)
-            }));
+            options.progress = Some(Arc::new(move |share| unsafe { progress(share, data.get()) }.get()));
         }
         // SAFETY: an allocator and memory that keep the header's rules, by contract.
         let memory = unsafe { Memory::read(raw.allocator, raw.memory, raw.memory_size) }?;
         Ok(Given { options, memory })
-    }
-}
-
-/// What the progress callback was told. Threads make weights ready side by side, and finish in any order.
-struct Told {
-    highest: f32,
-    given_up: bool,
-}
-
-impl Told {
-    /// Tells a share that is higher than those before. Returns whether to go on.
-    fn next(&mut self, share: f32, tell: impl FnOnce(f32) -> bool) -> bool {
-        if share > self.highest && !self.given_up {
-            self.highest = share;
-            self.given_up = !tell(share);
-        }
-        !self.given_up
     }
 }
 
