@@ -49,10 +49,7 @@ impl StockPlan {
 /// Plans with the memory and threads to run them.
 pub(in crate::session) struct StockEngine {
     model: Model,
-    pool: ThreadPool,
-    graph_memory: GraphMemory,
-    memory: AlignedBuffer,
-    work: AlignedBuffer,
+    room: Room,
     plans: Plans,
     /// The vision stream of the images that were encoded last, and their mask, without what is padding.
     stream: Option<Region>,
@@ -87,10 +84,7 @@ impl StockEngine {
         let [graph, memory, work] = memory.cut(parts);
         Ok(StockEngine {
             model: model.clone(),
-            pool,
-            graph_memory: GraphMemory::new(node_limit(model.config()), graph)?,
-            memory,
-            work,
+            room: Room { graph: GraphMemory::new(node_limit(model.config()), graph)?, memory, work, pool },
             plans,
             stream: None,
             visual_mask: Vec::new(),
@@ -100,7 +94,7 @@ impl StockEngine {
     }
 
     pub fn memory(&self) -> &AlignedBuffer {
-        &self.memory
+        &self.room.memory
     }
 
     /// Where an output of the last run lies.
@@ -122,14 +116,7 @@ impl StockEngine {
     ) -> Result<(), Error> {
         self.stream = None;
         (self.image, self.question) = Default::default();
-        let stage = StageMemory {
-            tensors: self.model.tensors()?,
-            graph: &mut self.graph_memory,
-            memory: &mut self.memory,
-            work: &mut self.work,
-            pool: &mut self.pool,
-            stop,
-        };
+        let stage = self.room.stage(self.model.tensors()?, stop);
         let (stream, results) = self.plans.run_image(self.model.config(), stage, shape, input, mask)?;
         self.stream = Some(stream);
         self.image = results;
@@ -152,14 +139,7 @@ impl StockEngine {
         self.question = Results::default();
         let visual = Mask { values: &self.visual_mask, given: shape.regions, used: shape.regions };
         let masks = StageMasks { text: masks.text, visual: masks.visual.then_some(visual) };
-        let stage = StageMemory {
-            tensors: self.model.tensors()?,
-            graph: &mut self.graph_memory,
-            memory: &mut self.memory,
-            work: &mut self.work,
-            pool: &mut self.pool,
-            stop,
-        };
+        let stage = self.room.stage(self.model.tensors()?, stop);
         self.question = self.plans.run_question(self.model.config(), stage, shape, input, masks, stream)?;
         Ok(())
     }
@@ -178,6 +158,22 @@ struct Plans {
     outputs: Vec<Output>,
     /// Whether runs keep what their matrices are multiplied with.
     observed: bool,
+}
+
+/// The memory and threads of a session.
+struct Room {
+    graph: GraphMemory,
+    memory: AlignedBuffer,
+    work: AlignedBuffer,
+    pool: ThreadPool,
+}
+
+impl Room {
+    /// What a stage runs with.
+    fn stage<'s>(&'s mut self, tensors: &'s Tensors, stop: &'s Stop) -> StageMemory<'s> {
+        let Room { graph, memory, work, pool } = self;
+        StageMemory { tensors, graph, memory, work, pool, stop }
+    }
 }
 
 /// The memory and threads that a stage runs with.
