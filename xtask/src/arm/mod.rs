@@ -1,6 +1,8 @@
 //! 64-bit ARM without such a machine: a cross toolchain, and qemu to run what it builds.
 
 mod debian;
+mod newer_cpu;
+mod test;
 pub mod toolchain;
 
 use crate::Result;
@@ -8,6 +10,8 @@ use toolchain::{Cpu, RustFrom, Toolchain};
 
 #[derive(clap::Subcommand)]
 pub enum Task {
+    /// Build everything for the target, and run the tests under qemu on each CPU.
+    Test(test::Arguments),
     /// Print the variables that builds for the target need, for a shell: eval "$(cargo xtask arm env)".
     Env(Env),
 }
@@ -24,6 +28,7 @@ pub struct Env {
 
 pub fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Test(arguments) => test::test(arguments),
         Task::Env(arguments) => env(arguments),
     }
 }

@@ -1,0 +1,95 @@
+//! Programs whose ggml was compiled for a newer CPU than the one that they run on: they say so where they need ggml's operations, work
+//! where they do not, and never die of an illegal instruction.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use super::toolchain::{Cpu, TARGET, Toolchain};
+use crate::Result;
+use crate::tools::{output_of, succeed, target_directory};
+
+/// What `LXMERT_CPU` is in the build, and an instruction in it that the oldest CPU lacks.
+const BUILDS: [(&str, &str); 2] = [("armv8.2-a+dotprod+fp16", "dotprod"), ("armv8.6-a+i8mm", "i8mm")];
+
+const QUESTION: [&str; 2] = ["--question", "what shape is in the image?"];
+
+/// Builds for each and runs it.
+pub fn check(toolchain: &Toolchain) -> Result<()> {
+    for (built_for, instruction) in BUILDS {
+        let program = build(toolchain, built_for)?;
+        let run = |cpu, arguments: &[&str]| {
+            let mut command = toolchain.run(cpu, &program);
+            command.args(QUESTION).args(arguments);
+            command
+        };
+        let (old, new) = (Cpu::CortexA57, Cpu::Max);
+        for arguments in [&["--lowering", "ggml"][..], &["--lowering", "ggml", "--plan"]] {
+            refuses(&mut run(old, arguments), instruction)?;
+        }
+        answers(&mut run(old, &["--lowering", "portable"]))?;
+        // ggml's operations are one of the ways that a budget chooses from.
+        works_or_refuses(&mut run(old, &["--memory-budget", "32MiB"]), instruction)?;
+        works_or_refuses(&mut run(old, &[]), instruction)?;
+        output_of(toolchain.run(old, &program).arg("--version"))?;
+        answers(&mut run(new, &["--lowering", "ggml"]))?;
+        println!("built for {built_for}: {} is refused where it cannot run", old.name());
+    }
+    Ok(())
+}
+
+/// In a folder of its own, so that the other builds stay as they are.
+fn build(toolchain: &Toolchain, built_for: &str) -> Result<PathBuf> {
+    println!("building with LXMERT_CPU={built_for}");
+    let folder = target_directory()?.join("newer-cpu");
+    let mut cargo = toolchain.cargo(Cpu::Max);
+    cargo.env("LXMERT_CPU", built_for).env("CARGO_TARGET_DIR", &folder);
+    succeed(cargo.args([
+        "build",
+        "--release",
+        "--target",
+        TARGET,
+        "--package",
+        "lxmert",
+        "--bin",
+        "lxmert-vqa",
+    ]))?;
+    Ok(folder.join(TARGET).join("release/lxmert-vqa"))
+}
+
+fn answers(command: &mut Command) -> Result<()> {
+    let text = output_of(command)?;
+    if text.contains("circle") { Ok(()) } else { Err(format!("{command:?} found no circle: {text}")) }
+}
+
+fn refuses(command: &mut Command, instruction: &str) -> Result<()> {
+    let output = run(command)?;
+    if is_refusal(&output, instruction) { Ok(()) } else { Err(unexpected(command, &output)) }
+}
+
+/// Which of the two depends on whether the project has kernels of its own for the CPU.
+fn works_or_refuses(command: &mut Command, instruction: &str) -> Result<()> {
+    let output = run(command)?;
+    if output.status.success() || is_refusal(&output, instruction) {
+        Ok(())
+    } else {
+        Err(unexpected(command, &output))
+    }
+}
+
+fn run(command: &mut Command) -> Result<Output> {
+    command.output().map_err(|error| format!("{command:?}: {error}"))
+}
+
+/// One line that names what is missing, and the exit status of an error.
+fn is_refusal(output: &Output, instruction: &str) -> bool {
+    let text = String::from_utf8_lossy(&output.stderr);
+    output.status.code() == Some(1)
+        && text.lines().count() == 1
+        && text.contains("this CPU lacks")
+        && text.contains(instruction)
+}
+
+fn unexpected(command: &Command, output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    format!("{command:?} ended with {} and said: {}", output.status, text.trim_end())
+}
