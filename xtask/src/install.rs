@@ -1,6 +1,7 @@
 //! Lays out an installation: libraries, headers, and what pkg-config and CMake need to find them.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::libraries::{self, Libraries};
@@ -33,7 +34,7 @@ pub fn install(arguments: &Arguments) -> Result<()> {
     let layout = Layout { prefix, libdir: arguments.libdir.clone() };
     layout.write_shared(&libraries)?;
     layout.write_development(&libraries)?;
-    layout.write_licences(&licences::third_party(Work::Library, target, &[])?)
+    layout.write_licences("lxmert", "LICENSE", &licences::third_party(Work::Library, target, &[])?)
 }
 
 /// The folder that files go to.
@@ -68,7 +69,11 @@ impl Layout {
     /// What programs need that are linked to the shared library.
     pub fn write_shared(&self, libraries: &Libraries) -> Result<()> {
         let shared = format!("liblxmert.so.{VERSION}");
-        self.copy(&libraries.shared, &self.libdir.join(&shared))?;
+        // rustc makes it as if it were a program.
+        self.place(&self.libdir.join(&shared), |path| {
+            fs::copy(&libraries.shared, path)?;
+            fs::set_permissions(path, Permissions::from_mode(0o644))
+        })?;
         self.link(&shared, &self.libdir.join(libraries::soname()))
     }
 
@@ -108,9 +113,10 @@ impl Layout {
         write(&cmake, "lxmertConfigVersion.cmake", include_str!("../templates/lxmertConfigVersion.cmake.in"))
     }
 
-    fn write_licences(&self, third_party: &str) -> Result<()> {
-        let folder = Path::new("share/doc/lxmert");
-        self.copy(&root().join("LICENSE"), &folder.join("LICENSE"))?;
+    /// The project's own licence by the name that it has there, and those of what it contains.
+    pub fn write_licences(&self, package: &str, own: &str, third_party: &str) -> Result<()> {
+        let folder = Path::new("share/doc").join(package);
+        self.copy(&root().join("LICENSE"), &folder.join(own))?;
         self.write(third_party, &folder.join("LICENSES-third-party.txt"))?;
         match licences::standard_library()? {
             Some(file) => self.copy(&file, &folder.join("LICENSES-rust-library.html")),

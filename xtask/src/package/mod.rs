@@ -211,21 +211,17 @@ impl Staged {
 
     /// The licences, and the list of changes, without which Debian takes no package.
     fn write_documents(&self, third_party: &str) -> Result<()> {
-        let own = root().join("LICENSE");
-        let own = fs::read_to_string(&own).map_err(|error| format!("{}: {error}", own.display()))?;
-        let folder = Path::new("share/doc").join(&self.package.name);
-        self.layout.write(&format!("{own}\n{third_party}"), &folder.join("copyright"))?;
-        if let Some(file) = licences::standard_library()? {
-            self.layout.copy(&file, &folder.join("LICENSES-rust-library.html"))?;
-        }
+        let Package { name, .. } = &self.package;
+        self.layout.write_licences(name, "copyright", third_party)?;
         let date = output_of(git().args(["log", "-1", "--format=%cD"]))?;
         let changes = format!(
             "lxmert ({VERSION}) unstable; urgency=medium\n\n  * Built from the project's repository.\n\n -- {}  {}\n",
             maintainer(),
             date.trim()
         );
-        self.layout.write(&changes, &folder.join("changelog"))?;
-        succeed(Command::new("gzip").arg("-9n").arg(self.layout.prefix.join(folder).join("changelog")))
+        let file = Path::new("share/doc").join(name).join("changelog");
+        self.layout.write(&changes, &file)?;
+        succeed(Command::new("gzip").arg("-9n").arg(self.layout.prefix.join(file)))
     }
 
     /// A file for dpkg.
@@ -244,7 +240,7 @@ impl Staged {
         let Platform { debian, .. } = self.platform;
         let file = out.join(format!("{}_{VERSION}_{debian}.deb", self.package.name));
         let mut dpkg_deb = Command::new("dpkg-deb");
-        // With the time of the last change, packages of one state of the sources are equal.
+        // No file is newer than the last change of the sources.
         if std::env::var_os("SOURCE_DATE_EPOCH").is_none() {
             let time = output_of(git().args(["log", "-1", "--format=%ct"]))?;
             dpkg_deb.env("SOURCE_DATE_EPOCH", time.trim());

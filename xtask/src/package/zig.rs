@@ -74,7 +74,17 @@ impl Zig {
         let mut command = Command::new("sh");
         // It tells that in its errors' stream.
         command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(self.program());
-        command.args(["build-lib", "-dynamic", "--verbose-link", "-O", "ReleaseFast", "-fPIC", "-lc++"]);
+        // The options are such that these are the libraries that Cargo's programs were linked with.
+        command.args([
+            "build-lib",
+            "-dynamic",
+            "--verbose-link",
+            "-O",
+            "ReleaseFast",
+            "-fstrip",
+            "-fPIC",
+            "-lc++",
+        ]);
         command.args(["-target", &format!("{}.{GLIBC}", self.target.replace("-unknown-", "-"))]);
         // Without a cache of its own it would not link a second time.
         command.env("ZIG_LOCAL_CACHE_DIR", folder.path()).current_dir(folder.path());
