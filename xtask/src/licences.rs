@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::tools::{cargo, output_of, rustc};
+use crate::tools::{self, cargo, output_of, rustc};
 use crate::{Result, root};
 
 /// One text: each licence once, under the names of the packages that have it.
@@ -48,9 +48,7 @@ fn packages(target: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
     let platform = match target {
         Some(target) => target,
         None => {
-            let version = output_of(rustc().arg("-vV"))?;
-            let line = version.lines().find_map(|line| line.strip_prefix("host: "));
-            host = line.ok_or("rustc -vV names no host")?.to_owned();
+            host = tools::host()?;
             &host
         }
     };

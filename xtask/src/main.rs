@@ -1,5 +1,6 @@
 //! The project's own tasks, run as `cargo xtask TASK`.
 
+mod arm;
 mod install;
 mod libraries;
 mod licences;
@@ -28,6 +29,9 @@ enum Task {
     /// The variables LXMERT_CPU and GGML_SOURCE_DIR count as in any build. For another target than this machine, CROSS_COMPILE is the
     /// prefix of the binutils (aarch64-linux-gnu-); Cargo's own variables name its linker.
     Install(install::Arguments),
+    /// Build for 64-bit ARM on another machine, and run the tests there under qemu.
+    #[command(subcommand)]
+    Arm(arm::Task),
     /// Write include/lxmert.h anew from the functions in src/capi. The list of functions, include/lxmert.symbols, is written by hand.
     Header,
 }
@@ -35,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Install(arguments) => install::install(&arguments),
+        Task::Arm(task) => arm::run(&task),
         Task::Header => header(),
     };
     match done {

@@ -1,6 +1,6 @@
 //! The programs that a task runs.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -16,6 +16,26 @@ pub fn cargo() -> Command {
 /// The compiler that Cargo uses.
 pub fn rustc() -> Command {
     Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// This machine, as Cargo names targets.
+pub fn host() -> Result<String> {
+    let version = output_of(rustc().arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
+}
+
+/// The folder that Cargo builds in.
+pub fn target_directory() -> Result<PathBuf> {
+    let metadata = output_of(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Option<serde_json::Value> = serde_json::from_str(&metadata).ok();
+    let folder = metadata.as_ref().and_then(|metadata| metadata["target_directory"].as_str());
+    folder.map(PathBuf::from).ok_or_else(|| "cargo metadata names no target_directory".to_owned())
+}
+
+/// Whether a program can be started.
+pub fn is_there(program: impl AsRef<OsStr>) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 /// Runs a program whose output the user sees.
@@ -35,7 +55,8 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     String::from_utf8(stdout).map_err(|_| format!("{} printed no UTF-8", name(command)))
 }
 
-fn name(command: &Command) -> String {
+/// How messages name a program.
+pub fn name(command: &Command) -> String {
     PathBuf::from(command.get_program()).display().to_string()
 }
 

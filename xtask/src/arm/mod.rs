@@ -1,0 +1,40 @@
+//! 64-bit ARM without such a machine: a cross toolchain, and qemu to run what it builds.
+
+mod debian;
+pub mod toolchain;
+
+use crate::Result;
+use toolchain::{Cpu, RustFrom, Toolchain};
+
+#[derive(clap::Subcommand)]
+pub enum Task {
+    /// Print the variables that builds for the target need, for a shell: eval "$(cargo xtask arm env)".
+    Env(Env),
+}
+
+#[derive(clap::Args)]
+pub struct Env {
+    /// The CPU that qemu is when it runs what was built.
+    #[arg(long, value_name = "NAME", default_value = "cortex-a57")]
+    cpu: Cpu,
+    /// Where Rust's standard library for the target is from [default: rustup, or Debian where that has none].
+    #[arg(long, value_name = "NAME")]
+    toolchain: Option<RustFrom>,
+}
+
+pub fn run(task: &Task) -> Result<()> {
+    match task {
+        Task::Env(arguments) => env(arguments),
+    }
+}
+
+fn env(arguments: &Env) -> Result<()> {
+    let toolchain = Toolchain::set_up(arguments.toolchain)?;
+    let mut command = std::process::Command::new("");
+    toolchain.environment(&mut command, arguments.cpu);
+    for (name, value) in command.get_envs() {
+        let value = value.unwrap_or_default().to_string_lossy();
+        println!("export {}='{value}'", name.to_string_lossy());
+    }
+    Ok(())
+}
