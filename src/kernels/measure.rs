@@ -7,8 +7,7 @@ use super::generic::product::{BlockScaling, Quantized};
 pub use super::packed::Element;
 use super::packed::Layout;
 use super::{
-    Activation, Finish, Functions, Head, InstructionSet, Kernels, LINE, PANEL, RowScale, Tile, UNIT,
-    even_block,
+    Activation, Finish, Functions, Head, InstructionSet, Kernels, PANEL, RowScale, Tile, UNIT, even_block,
 };
 use crate::ggml::AlignedBuffer;
 pub use peak::peak;
@@ -98,7 +97,7 @@ impl BenchProduct {
         let layout = self.layout;
         let tiles = self.kernels.tiles(layout.element);
         let per_block = even_block(self.rows, tiles.max_rows());
-        let lines = if self.rows <= per_block { 2 } else { 1 };
+        let lines = tiles.lines(self.rows.div_ceil(per_block));
         let sums = self.sums.as_mut_ptr().cast();
         let panel_at = |panel: usize| &self.weights.as_slice()[panel % self.panels * layout.panel_bytes()..];
         for panel in 0..layout.panels() {
@@ -107,7 +106,7 @@ impl BenchProduct {
             let blocks = (0..self.rows).step_by(per_block);
             for (pass, row) in blocks.enumerate() {
                 let count = per_block.min(self.rows - row);
-                let fetched = pass * layout.units() * lines * LINE;
+                let fetched = pass * tiles.fetched(layout.units(), lines);
                 let tile = Tile {
                     panel: panel_at(panel).as_ptr(),
                     rows: self.prepared.as_slice()[row * layout.units() * UNIT..].as_ptr(),

@@ -9,11 +9,13 @@
 //! - A tile of a product stays in registers; bias, activation and residual are applied before it leaves the first-level cache
 //!   (`generic::product`).
 //!
-//! An algorithm is written once, in `generic`, over the traits of `vector`. `all` and `x86_64` compile it for plain Rust
-//! and for each instruction set. A [`Kernels`] can only be had where the CPU has its instructions, so that holding
+//! An algorithm is written once, in `generic`, over the traits of `vector`. `all`, `x86_64` and `aarch64` compile it for plain
+//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. A [`Kernels`] can only be had where the CPU has its instructions, so that holding
 //! one is the proof that its functions may be called. `program` is the model as a list of such operations, and `workers` the
 //! threads that share them.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod all;
 mod generic;
 pub mod measure;
@@ -143,12 +145,24 @@ struct Tiles {
     by_rows: &'static [[TileFn; 2]],
     /// How many times a tile goes through its panel, each time for some of the columns.
     parts: usize,
+    /// Units of a step.
+    depth: usize,
 }
 
 impl Tiles {
     /// The most rows of a tile.
     fn max_rows(self) -> usize {
         self.by_rows.len()
+    }
+
+    /// How many cache lines each step fetches, for so many tiles of a panel to fetch one of the same length.
+    fn lines(self, tiles: usize) -> usize {
+        if tiles * self.parts * LINE >= self.depth * PANEL_STEP { 1 } else { 2 }
+    }
+
+    /// Bytes that a tile fetches.
+    fn fetched(self, units: usize, lines: usize) -> usize {
+        units / self.depth * lines * LINE * self.parts
     }
 }
 
@@ -183,11 +197,18 @@ pub enum InstructionSet {
     AvxVnni,
     /// AVX-512 with VNNI, and with BF16 where the CPU has it.
     Avx512Vnni,
+    /// NEON, which every 64-bit ARM CPU has.
+    Neon,
+    /// NEON with the dot product of 8-bit integers, `sdot`.
+    DotProd,
+    /// NEON with the matrix product of 8-bit integers, `usmmla`, and with BF16 where the CPU has it.
+    I8mm,
 }
 
 impl InstructionSet {
-    /// All of them, the most capable last.
-    pub const ALL: [InstructionSet; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+    /// All of them, the most capable of each architecture last.
+    pub const ALL: [InstructionSet; 7] =
+        [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::DotProd, Self::I8mm];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -196,12 +217,15 @@ impl InstructionSet {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Neon => "neon",
+            Self::DotProd => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 
     /// Whether matrices in 16 bits are packed in bf16 for it.
     pub(crate) fn packs_bf16(self) -> bool {
-        self == Self::Avx512Vnni
+        matches!(self, Self::Avx512Vnni | Self::I8mm)
     }
 
     /// Whether this CPU has it.
@@ -224,7 +248,9 @@ impl Kernels {
             InstructionSet::Portable => Some(&all::FUNCTIONS),
             #[cfg(target_arch = "x86_64")]
             _ => x86_64::functions(set),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            _ => aarch64::functions(set),
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             _ => None,
         };
         functions.map(|functions| Kernels { set, functions })
@@ -262,29 +288,43 @@ impl Kernels {
     }
 }
 
+/// The tiles of one element type, compiled for one instruction set: the functions by which `$dot` computes as many rows as the
+/// list says.
+macro_rules! tiles {
+    ($name:ident [$($features:literal)?] $algorithm:ident<$dot:ty $(, $vector:ty)?> [$($rows:literal)*]) => {{
+        $(#[target_feature(enable = $features)])?
+        unsafe fn $name<const ROWS: usize, const AHEAD: usize>(
+            tile: &crate::kernels::Tile,
+            sums: *mut u32,
+        ) {
+            // SAFETY: the CPU has the features that this function is compiled with; the rest is the caller's.
+            unsafe { crate::kernels::generic::product::$algorithm::<$dot, $($vector,)? ROWS, AHEAD>(tile, sums) }
+        }
+        crate::kernels::Tiles {
+            by_rows: {
+                const BY_ROWS: &[[crate::kernels::TileFn; 2]] = &[$([$name::<$rows, 1>, $name::<$rows, 2>]),*];
+                const { assert!(BY_ROWS.len() <= crate::kernels::MAX_TILE_ROWS) };
+                BY_ROWS
+            },
+            parts: crate::kernels::PANEL / (2 * <$dot as crate::kernels::vector::Dot>::LANES),
+            depth: <$dot as crate::kernels::vector::Dot>::DEPTH,
+        }
+    }};
+}
+use tiles;
+
 /// Compiles the generic algorithms for one instruction set. Without features, for the target's own.
 macro_rules! functions {
     ($table:ident, $(features: $features:literal,)? vector: $vector:ty, int8: $int8:ty [$($int8_rows:literal)*],
         blocks: $blocks:ty [$($blocks_rows:literal)*], float: $float:ty [$($float_rows:literal)*], bf16: $bf16:expr) => {
-        $(#[target_feature(enable = $features)])?
-        unsafe fn tile_int8<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
-            // SAFETY: the CPU has the features that this function is compiled with; the rest is the caller's.
-            unsafe { product::tile::<$int8, ROWS, AHEAD>(tile, sums) }
-        }
-        $(#[target_feature(enable = $features)])?
-        unsafe fn tile_blocks<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
-            // SAFETY: as above.
-            unsafe { product::tile_of_blocks::<$vector, $blocks, ROWS, AHEAD>(tile, sums) }
-        }
-        $(#[target_feature(enable = $features)])?
-        unsafe fn tile_float<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
-            // SAFETY: as above.
-            unsafe { product::tile::<$float, ROWS, AHEAD>(tile, sums) }
-        }
+        const SIGNED_ROWS: bool = <$int8 as crate::kernels::vector::Dot>::SIGNED_ROWS;
+        const _: () = assert!(SIGNED_ROWS == <$blocks as crate::kernels::vector::Dot>::SIGNED_ROWS);
         $(#[target_feature(enable = $features)])?
         unsafe fn finish_quantized(sums: *const u32, scaling: &Quantized, finish: &Finish) {
-            // SAFETY: as above.
-            unsafe { product::finish::<$vector, _>(sums, scaling, finish) }
+            // SAFETY: the CPU has the features that this function is compiled with; the rest is the caller's.
+            unsafe {
+                product::finish::<$vector, _>(sums, &product::QuantizedBy::<$int8>::new(scaling), finish)
+            }
         }
         $(#[target_feature(enable = $features)])?
         unsafe fn finish_blocks(sums: *const u32, scaling: &BlockScaling, finish: &Finish) {
@@ -299,7 +339,7 @@ macro_rules! functions {
         $(#[target_feature(enable = $features)])?
         unsafe fn quantize(x: *const f32, len: usize, to: *mut u8, stride: usize) -> RowScale {
             // SAFETY: as above.
-            unsafe { rows::quantize::<$vector>(x, len, to, stride) }
+            unsafe { rows::quantize::<$vector, SIGNED_ROWS>(x, len, to, stride) }
         }
         $(#[target_feature(enable = $features)])?
         unsafe fn narrow(x: *const f32, len: usize, to: *mut u8, stride: usize) {
@@ -341,17 +381,10 @@ macro_rules! functions {
             crate::kernels::packed::pack_panel(panel, scratch);
         }
 
-        const _: () = {
-            let rows = [$table.int8, $table.blocks, $table.float];
-            assert!(rows[0].by_rows.len() <= crate::kernels::MAX_TILE_ROWS);
-            assert!(rows[1].by_rows.len() <= crate::kernels::MAX_TILE_ROWS && rows[2].by_rows.len() <= crate::kernels::MAX_TILE_ROWS);
-        };
-        const PARTS: usize = PANEL / (2 * <$vector as crate::kernels::vector::Vector>::LANES);
-
         pub(in crate::kernels) const $table: Functions = Functions {
-            int8: Tiles { by_rows: &[$([tile_int8::<$int8_rows, 1>, tile_int8::<$int8_rows, 2>]),*], parts: PARTS },
-            blocks: Tiles { by_rows: &[$([tile_blocks::<$blocks_rows, 1>, tile_blocks::<$blocks_rows, 2>]),*], parts: PARTS },
-            float: Tiles { by_rows: &[$([tile_float::<$float_rows, 1>, tile_float::<$float_rows, 2>]),*], parts: PARTS },
+            int8: tiles!(tile_int8 [$($features)?] tile<$int8> [$($int8_rows)*]),
+            blocks: tiles!(tile_blocks [$($features)?] tile_of_blocks<$blocks, $vector> [$($blocks_rows)*]),
+            float: tiles!(tile_float [$($features)?] tile<$float> [$($float_rows)*]),
             bf16: $bf16,
             finish_quantized,
             finish_blocks,

@@ -3,6 +3,11 @@
 //! The functions are `unsafe` because each may use instructions that not every CPU has: whoever calls one must know that this
 //! CPU has those of the implementing type. They are always inlined, so that a function with the matching `target_feature`
 //! that calls a generic algorithm is compiled as if it had been written for that instruction set.
+//!
+//! Each function is rounded as IEEE 754 says and no order of additions depends on the number of lanes, so that every instruction
+//! set comes to the same bits. Only products of bf16 are rounded as the CPU's maker likes.
+
+use super::UNIT;
 
 /// Registers of `LANES` numbers.
 ///
@@ -43,6 +48,10 @@ pub(super) trait Vector: Copy + 'static {
     /// Turns the rows of a square block, the first `LANES` of the array, into its columns.
     unsafe fn transpose(rows: [Self::F; MAX_LANES]) -> [Self::F; MAX_LANES];
     unsafe fn load_int(from: *const i32) -> Self::I;
+    unsafe fn add_int(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_int(a: Self::I, b: Self::I) -> Self::I;
+    /// x · [`ROW_OFFSET`].
+    unsafe fn offset(x: Self::I) -> Self::I;
     /// Stores `LANES` integers as bytes: those below 0 as 0, those above 255 as 255.
     unsafe fn store_bytes(to: *mut u8, x: Self::I);
 
@@ -60,7 +69,7 @@ pub(super) trait Vector: Copy + 'static {
         unsafe { if count == Self::LANES { Self::store(to, x) } else { Self::store_part(to, x, count) } }
     }
 
-    /// The sum of all lanes, in an order that depends on `LANES` alone.
+    /// The sum of all lanes: of the halves, of their halves, and so on.
     #[inline(always)]
     unsafe fn sum(x: Self::F) -> f32 {
         // SAFETY: the caller vouches for the CPU; the array has room for every lane.
@@ -95,6 +104,60 @@ pub(super) trait Vector: Copy + 'static {
 /// The most lanes of any register. What is read a register at a time is padded by as many numbers.
 pub(super) const MAX_LANES: usize = 16;
 
+/// The fewest lanes of any register.
+const MIN_LANES: usize = 4;
+
+/// [`MAX_LANES`] sums in as many registers as these take: number n of a row is added to sum n mod 16 on every instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct PartialSums<V: Vector>([V::F; MAX_LANES / MIN_LANES]);
+
+impl<V: Vector> PartialSums<V> {
+    /// Registers of one round of numbers.
+    pub const REGISTERS: usize = MAX_LANES / V::LANES;
+
+    /// # Safety
+    /// As [`Vector`], here and below.
+    #[inline(always)]
+    pub unsafe fn zero() -> Self {
+        const { assert!(V::LANES >= MIN_LANES && MAX_LANES.is_multiple_of(V::LANES)) };
+        // SAFETY: as the caller vouches.
+        PartialSums([unsafe { V::splat(0.0) }; MAX_LANES / MIN_LANES])
+    }
+
+    /// Adds a register of numbers, of which the first is number `at`, a multiple of `LANES`.
+    #[inline(always)]
+    pub unsafe fn add(&mut self, at: usize, x: V::F) {
+        let sum = &mut self.0[at / V::LANES % Self::REGISTERS];
+        // SAFETY: as above.
+        *sum = unsafe { V::add(*sum, x) };
+    }
+
+    /// Adds the products of two registers of numbers.
+    #[inline(always)]
+    pub unsafe fn mul_add(&mut self, at: usize, a: V::F, b: V::F) {
+        let sum = &mut self.0[at / V::LANES % Self::REGISTERS];
+        // SAFETY: as above.
+        *sum = unsafe { V::mul_add(a, b, *sum) };
+    }
+
+    /// The sum of the halves, of their halves, and so on.
+    #[inline(always)]
+    pub unsafe fn total(self) -> f32 {
+        let mut sums = self.0;
+        let mut registers = Self::REGISTERS;
+        // SAFETY: as above.
+        unsafe {
+            while registers > 1 {
+                registers /= 2;
+                for n in 0..registers {
+                    sums[n] = V::add(sums[n], sums[n + registers]);
+                }
+            }
+            V::sum(sums[0])
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn to_array<V: Vector>(x: V::F) -> [f32; MAX_LANES] {
     const { assert!(V::LANES <= MAX_LANES) };
@@ -105,17 +168,47 @@ unsafe fn to_array<V: Vector>(x: V::F) -> [f32; MAX_LANES] {
 }
 
 /// Sums of products of packed elements. A *unit* is four bytes of one row or one column: four 8-bit integers, two
-/// bf16 or one f32, neighbours along the axis that is summed over.
+/// bf16 or one f32, neighbours along the axis that is summed over. A *step* takes [`Dot::DEPTH`] units of some rows and of
+/// two registers of columns.
 ///
 /// # Safety
-/// As [`Vector`].
+/// As [`Vector`]. A step reads the units of `2 * LANES` columns at `panel`, those of the next unit a [`PANEL_STEP`](super::PANEL_STEP) further on,
+/// and units of `ROWS` rows, which lie side by side.
 pub(super) trait Dot: Copy + 'static {
-    /// Columns in a register.
+    /// Columns in a register of totals.
     const LANES: usize;
     /// The most rows of a tile whose sums, beside everything else, stay in registers.
     const ROWS: usize;
-    /// Registers of columns in a tile.
-    const VECTORS: usize;
+    /// Units of a step.
+    const DEPTH: usize;
+    /// Whether 8-bit integers of rows are signed. These are stored less [`ROW_OFFSET`], and so are their products' factors.
+    const SIGNED_ROWS: bool;
+    /// What the products of a row with a register of columns are added up in.
+    type Sum: Copy;
+    /// The totals of `LANES` columns.
+    type Total: Copy;
+
+    unsafe fn zero() -> Self::Sum;
+    /// Adds the products of a step.
+    unsafe fn step<const ROWS: usize>(panel: *const u8, rows: *const u8, sums: &mut [[Self::Sum; 2]; ROWS]);
+    /// What the sums have come to.
+    unsafe fn totals<const ROWS: usize>(sums: [[Self::Sum; 2]; ROWS]) -> [[Self::Total; 2]; ROWS];
+    /// Stores the totals of `LANES` columns.
+    unsafe fn store(to: *mut u32, total: Self::Total);
+}
+
+/// What is taken from the 8-bit integers of rows where an instruction set has no product of unsigned with signed ones.
+pub(super) const ROW_OFFSET: i32 = 128;
+
+/// A [`Dot`] by instructions that multiply one row's unit, in all lanes, with the units of a register of columns.
+///
+/// # Safety
+/// As [`Vector`].
+pub(super) trait Broadcast: Copy + 'static {
+    /// As [`Dot::LANES`].
+    const LANES: usize;
+    /// As [`Dot::ROWS`].
+    const ROWS: usize;
     /// A register of sums.
     type Sum: Copy;
     /// A register of one row's unit, for all columns.
@@ -132,6 +225,45 @@ pub(super) trait Dot: Copy + 'static {
     unsafe fn add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum;
     /// Stores the sums of `LANES` columns.
     unsafe fn store(to: *mut u32, sum: Self::Sum);
+}
+
+impl<B: Broadcast> Dot for B {
+    const LANES: usize = B::LANES;
+    const ROWS: usize = B::ROWS;
+    const DEPTH: usize = 1;
+    const SIGNED_ROWS: bool = false;
+    type Sum = B::Sum;
+    type Total = B::Sum;
+
+    #[inline(always)]
+    unsafe fn zero() -> B::Sum {
+        // SAFETY: as the caller vouches, here and below.
+        unsafe { B::zero() }
+    }
+
+    #[inline(always)]
+    unsafe fn step<const ROWS: usize>(panel: *const u8, rows: *const u8, sums: &mut [[B::Sum; 2]; ROWS]) {
+        // SAFETY: as above.
+        unsafe {
+            let columns = [B::columns(panel), B::columns(panel.add(B::LANES * UNIT))];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let unit = B::row(rows.add(row * UNIT));
+                sums[0] = B::add(sums[0], unit, columns[0]);
+                sums[1] = B::add(sums[1], unit, columns[1]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn totals<const ROWS: usize>(sums: [[B::Sum; 2]; ROWS]) -> [[B::Sum; 2]; ROWS] {
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut u32, total: B::Sum) {
+        // SAFETY: as above.
+        unsafe { B::store(to, total) }
+    }
 }
 
 /// Defines functions whose bodies are unsafe for one and the same reason.

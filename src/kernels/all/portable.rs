@@ -1,6 +1,6 @@
 //! Plain Rust: four lanes in an array, which every compiler turns into what its target has.
 
-use crate::kernels::vector::{Dot, Vector, cpu_functions};
+use crate::kernels::vector::{Broadcast, ROW_OFFSET, Vector, cpu_functions};
 
 const LANES: usize = 4;
 
@@ -38,9 +38,9 @@ impl Vector for Portable {
         fn sub(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] { zip(a, b, |a, b| a - b) }
         fn mul(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] { zip(a, b, |a, b| a * b) }
         fn div(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] { zip(a, b, |a, b| a / b) }
-        // Rounded twice: a fused product would be a call of the C library where the CPU has none.
+        // A call of the C library for each lane, unless the target has a fused product: slow, and exact.
         fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
-            zip(zip(a, b, |a, b| a * b), c, |product, c| product + c)
+            std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
         }
         fn min(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] { zip(a, b, |a, b| if a < b { a } else { b }) }
         fn max(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] { zip(a, b, |a, b| if a > b { a } else { b }) }
@@ -56,6 +56,9 @@ impl Vector for Portable {
             columns
         }
         fn load_int(from: *const i32) -> [i32; LANES] { from.cast::<[i32; LANES]>().read_unaligned() }
+        fn add_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, i32::wrapping_add) }
+        fn sub_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, i32::wrapping_sub) }
+        fn offset(x: [i32; LANES]) -> [i32; LANES] { map(x, |x| x.wrapping_mul(ROW_OFFSET)) }
         fn store_bytes(to: *mut u8, x: [i32; LANES]) {
             to.cast::<[u8; LANES]>().write_unaligned(map(x, |x| x.clamp(0, 255) as u8))
         }
@@ -66,10 +69,9 @@ impl Vector for Portable {
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
-impl Dot for Int8 {
+impl Broadcast for Int8 {
     const LANES: usize = LANES;
     const ROWS: usize = 4;
-    const VECTORS: usize = 2;
     type Sum = [i32; LANES];
     type Row = [i32; 4];
     type Columns = [[i8; 4]; LANES];
@@ -92,10 +94,9 @@ impl Dot for Int8 {
 #[derive(Clone, Copy)]
 pub(super) struct Float;
 
-impl Dot for Float {
+impl Broadcast for Float {
     const LANES: usize = LANES;
     const ROWS: usize = 4;
-    const VECTORS: usize = 2;
     type Sum = [f32; LANES];
     type Row = f32;
     type Columns = [f32; LANES];
@@ -105,7 +106,7 @@ impl Dot for Float {
         fn row(from: *const u8) -> f32 { from.cast::<f32>().read_unaligned() }
         fn columns(from: *const u8) -> [f32; LANES] { from.cast::<[f32; LANES]>().read_unaligned() }
         fn add(sum: [f32; LANES], row: f32, columns: [f32; LANES]) -> [f32; LANES] {
-            zip(sum, columns, |sum, column| sum + row * column)
+            zip(sum, columns, |sum, column| row.mul_add(column, sum))
         }
         fn store(to: *mut u32, sum: [f32; LANES]) { to.cast::<[f32; LANES]>().write_unaligned(sum) }
     }

@@ -5,7 +5,7 @@
 //! that it loads is used by all of them.
 
 use super::math::exp;
-use crate::kernels::vector::{MAX_LANES, Vector};
+use crate::kernels::vector::{MAX_LANES, PartialSums, Vector};
 use crate::kernels::{Head, even_block};
 
 /// The most rows that a small product computes at a time: so many that their sums hide each other's latency, and that
@@ -176,12 +176,14 @@ unsafe fn exponentials<V: Vector>(row: *mut f32, keys: usize, mask: *const f32) 
             largest = V::max(largest, V::load(row.add(at)));
         }
         let peak = V::splat(V::largest(largest));
-        let mut total = V::splat(0.0);
+        let mut total = PartialSums::<V>::zero();
         for at in (0..padded).step_by(V::LANES) {
             let weight = exp::<V>(V::sub(V::load(row.add(at)), peak));
             V::store(row.add(at), weight);
-            total = V::add(total, weight);
+            // What lies beyond the last key would be as much as there are lanes beyond it.
+            let counted = V::LANES.min(keys - at);
+            total.add(at, if counted < V::LANES { V::load_part(row.add(at), counted) } else { weight });
         }
-        V::sum(total)
+        total.total()
     }
 }

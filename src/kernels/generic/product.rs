@@ -5,9 +5,13 @@
 //! and one broadcast per row. While it runs, the panel that comes next is fetched into the second-level cache, since
 //! a model's weights fit no cache: the memory streams while the registers multiply.
 
+use std::marker::PhantomData;
+
 use super::math::activate;
-use crate::kernels::vector::{Dot, Vector};
-use crate::kernels::{Activation, BLOCK, Finish, LINE, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
+use crate::kernels::vector::{Dot, ROW_OFFSET, Vector};
+use crate::kernels::{
+    Activation, BLOCK, Finish, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowScale, Tile, UNIT,
+};
 
 /// Sums of products of `ROWS` rows with the columns of a panel.
 ///
@@ -16,115 +20,144 @@ use crate::kernels::{Activation, BLOCK, Finish, LINE, PANEL, PANEL_STEP, RowScal
 /// units, `sums` room for `ROWS` times [`PANEL`] sums.
 #[inline(always)]
 pub unsafe fn tile<D: Dot, const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
-    const { assert!(PANEL.is_multiple_of(D::LANES * D::VECTORS) && ROWS <= D::ROWS && D::VECTORS == 2) };
-    let parts = PANEL / (D::LANES * D::VECTORS);
-    for part in 0..parts {
-        let first = part * D::LANES * D::VECTORS;
-        // SAFETY: as the caller vouches; the part's columns lie within each step and its sums within each row of sums.
+    const { assert!(PANEL.is_multiple_of(2 * D::LANES) && ROWS <= D::ROWS) };
+    for first in (0..PANEL).step_by(2 * D::LANES) {
+        let part = first / (2 * D::LANES);
+        // SAFETY: as the caller vouches; the two registers of columns from `first` lie within each unit's step and their sums within
+        // each row of sums.
         unsafe {
-            let panel = tile.panel.add(first * size_of::<u32>());
-            let ahead = tile.ahead.wrapping_add(part * tile.units * AHEAD * LINE);
-            columns::<D, ROWS, AHEAD>(panel, tile.rows, tile.units, ahead, sums.add(first));
+            let mut walk = Walk {
+                panel: tile.panel.add(first * UNIT),
+                rows: tile.rows,
+                ahead: tile.ahead.wrapping_add(part * (tile.units / D::DEPTH) * AHEAD * LINE),
+            };
+            let mut products = [[D::zero(); 2]; ROWS];
+            walk.steps::<D, ROWS, AHEAD>(tile.units / D::DEPTH, &mut products);
+            if !tile.units.is_multiple_of(D::DEPTH) {
+                walk.last_unit::<D, ROWS>(&mut products);
+            }
+            for (row, totals) in D::totals(products).into_iter().enumerate() {
+                let sums = sums.add(row * PANEL + first);
+                D::store(sums, totals[0]);
+                D::store(sums.add(D::LANES), totals[1]);
+            }
         }
     }
 }
 
-/// As [`tile`], for the first two registers of columns.
-#[inline(always)]
-unsafe fn columns<D: Dot, const ROWS: usize, const AHEAD: usize>(
-    mut panel: *const u8,
-    mut rows: *const u8,
-    units: usize,
-    mut ahead: *const u8,
-    sums: *mut u32,
-) {
-    // SAFETY: `panel` and `rows` are read for as many steps as the caller vouches for, and `sums` has a row of `PANEL` for
-    // each of `ROWS`.
-    unsafe {
-        let mut totals = [[D::zero(); 2]; ROWS];
-        for _ in 0..units {
-            step::<D, ROWS, AHEAD>(panel, rows, &mut ahead, &mut totals);
-            panel = panel.add(PANEL_STEP);
-            rows = rows.add(ROWS * UNIT);
-        }
-        for row in 0..ROWS {
-            D::store(sums.add(row * PANEL), totals[row][0]);
-            D::store(sums.add(row * PANEL + D::LANES), totals[row][1]);
-        }
-    }
-}
-
-/// Adds the products of one unit of each row with two registers of columns, and fetches ahead.
-///
-/// # Safety
-/// The CPU has the instructions of `D`; `panel` holds the columns' units, `rows` one for each row.
-#[inline(always)]
-unsafe fn step<D: Dot, const ROWS: usize, const AHEAD: usize>(
+/// The way through two registers of columns of a panel, and the rows.
+struct Walk {
     panel: *const u8,
     rows: *const u8,
-    ahead: &mut *const u8,
-    sums: &mut [[D::Sum; 2]; ROWS],
-) {
-    // SAFETY: as the caller vouches; a prefetch may name any address.
-    unsafe {
-        for line in 0..AHEAD {
-            prefetch(ahead.wrapping_add(line * LINE));
+    ahead: *const u8,
+}
+
+impl Walk {
+    /// Adds the products of so many steps, and fetches ahead.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `D`, here and below; panel and rows go on for as many steps.
+    #[inline(always)]
+    unsafe fn steps<D: Dot, const ROWS: usize, const AHEAD: usize>(
+        &mut self,
+        steps: usize,
+        sums: &mut [[D::Sum; 2]; ROWS],
+    ) {
+        for _ in 0..steps {
+            // SAFETY: as the caller vouches; a prefetch may name any address.
+            unsafe {
+                for line in 0..AHEAD {
+                    prefetch(self.ahead.wrapping_add(line * LINE));
+                }
+                D::step(self.panel, self.rows, sums);
+                self.panel = self.panel.add(D::DEPTH * PANEL_STEP);
+                self.rows = self.rows.add(D::DEPTH * ROWS * UNIT);
+            }
+            self.ahead = self.ahead.wrapping_add(AHEAD * LINE);
         }
-        *ahead = ahead.wrapping_add(AHEAD * LINE);
-        let columns = [D::columns(panel), D::columns(panel.add(D::LANES * UNIT))];
-        for row in 0..ROWS {
-            let unit = D::row(rows.add(row * UNIT));
-            sums[row][0] = D::add(sums[row][0], unit, columns[0]);
-            sums[row][1] = D::add(sums[row][1], unit, columns[1]);
+    }
+
+    /// Adds the products of a last unit that makes no step of two: with zeros for the second.
+    ///
+    /// # Safety
+    /// Panel and rows go on for one unit.
+    #[inline(always)]
+    unsafe fn last_unit<D: Dot, const ROWS: usize>(&self, sums: &mut [[D::Sum; 2]; ROWS]) {
+        const { assert!(D::DEPTH <= 2) };
+        let (mut panel, mut rows) = ([0u8; 2 * PANEL_STEP], [0u8; 2 * MAX_TILE_ROWS * UNIT]);
+        // SAFETY: as the caller vouches; both have room for two units.
+        unsafe {
+            panel.as_mut_ptr().copy_from_nonoverlapping(self.panel, 2 * D::LANES * UNIT);
+            rows.as_mut_ptr().copy_from_nonoverlapping(self.rows, ROWS * UNIT);
+            D::step(panel.as_ptr(), rows.as_ptr(), sums);
         }
     }
 }
 
-/// Steps of a block of 8-bit integers, after one step of its scales.
+/// Units of a block of 8-bit integers, after one unit of its scales.
 const BLOCK_UNITS: usize = BLOCK / UNIT;
 
 /// As [`tile`], for columns of 8-bit integers with a scale for every [`BLOCK`] of them: the sums are f32, and `units`
 /// is a whole number of blocks.
 ///
 /// # Safety
-/// As [`tile`]; the panel holds one more step per block, with the scales of its columns.
+/// As [`tile`]; the panel holds one more unit per block, with the scales of its columns.
 #[inline(always)]
-pub unsafe fn tile_of_blocks<V, D, const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32)
+pub unsafe fn tile_of_blocks<D, V, const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32)
 where
+    D: Dot<Total = V::I>,
     V: Vector,
-    D: Dot<Sum = V::I>,
 {
-    const { assert!(PANEL.is_multiple_of(V::LANES) && D::LANES == V::LANES) };
+    const { assert!(PANEL.is_multiple_of(2 * V::LANES) && D::LANES == V::LANES && ROWS <= D::ROWS) };
+    const { assert!(BLOCK_UNITS.is_multiple_of(D::DEPTH)) };
     let blocks = tile.units / BLOCK_UNITS;
     let mut ahead = tile.ahead;
     for first in (0..PANEL).step_by(2 * V::LANES) {
-        // SAFETY: as the caller vouches; the two registers of columns from `first` lie within each step.
+        // SAFETY: as the caller vouches; the two registers of columns from `first` lie within each unit's step.
         unsafe {
-            let mut panel = tile.panel.add(first * size_of::<u32>());
-            let mut rows = tile.rows;
+            let mut walk = Walk { panel: tile.panel.add(first * UNIT), rows: tile.rows, ahead };
             let mut totals = [[V::splat(0.0); 2]; ROWS];
             for _ in 0..blocks {
-                let scales = [V::load(panel.cast()), V::load(panel.cast::<f32>().add(V::LANES))];
-                panel = panel.add(PANEL_STEP);
+                let scales = [V::load(walk.panel.cast()), V::load(walk.panel.cast::<f32>().add(V::LANES))];
+                walk.panel = walk.panel.add(PANEL_STEP);
+                let offsets =
+                    if D::SIGNED_ROWS { offsets::<V, D>(walk.panel) } else { [V::to_int(V::splat(0.0)); 2] };
                 let mut block = [[D::zero(); 2]; ROWS];
-                for _ in 0..BLOCK_UNITS {
-                    step::<D, ROWS, AHEAD>(panel, rows, &mut ahead, &mut block);
-                    panel = panel.add(PANEL_STEP);
-                    rows = rows.add(ROWS * UNIT);
-                }
-                for row in 0..ROWS {
+                walk.steps::<D, ROWS, AHEAD>(BLOCK_UNITS / D::DEPTH, &mut block);
+                for (totals, sums) in totals.iter_mut().zip(D::totals(block)) {
                     for half in 0..2 {
-                        let sum = V::to_float(block[row][half]);
-                        totals[row][half] = V::mul_add(sum, scales[half], totals[row][half]);
+                        let sum =
+                            if D::SIGNED_ROWS { V::add_int(sums[half], offsets[half]) } else { sums[half] };
+                        totals[half] = V::mul_add(V::to_float(sum), scales[half], totals[half]);
                     }
                 }
             }
-            for row in 0..ROWS {
+            ahead = walk.ahead;
+            for (row, totals) in totals.into_iter().enumerate() {
                 let sums = sums.add(row * PANEL + first).cast::<f32>();
-                V::store(sums, totals[row][0]);
-                V::store(sums.add(V::LANES), totals[row][1]);
+                V::store(sums, totals[0]);
+                V::store(sums.add(V::LANES), totals[1]);
             }
         }
+    }
+}
+
+/// What the products of a block lack in rows that are stored less [`ROW_OFFSET`]: Σ q · [`ROW_OFFSET`] of each column, as the
+/// product with a row of nothing else.
+///
+/// # Safety
+/// As [`Walk::steps`].
+#[inline(always)]
+unsafe fn offsets<V: Vector, D: Dot<Total = V::I>>(panel: *const u8) -> [V::I; 2] {
+    let row = [(-ROW_OFFSET) as i8; 2 * UNIT];
+    // SAFETY: as the caller vouches; a step has at most two units.
+    unsafe {
+        let mut sums = [[D::zero(); 2]; 1];
+        for step in 0..BLOCK_UNITS / D::DEPTH {
+            D::step(panel.add(step * D::DEPTH * PANEL_STEP), row.as_ptr().cast(), &mut sums);
+        }
+        let nothing = V::to_int(V::splat(0.0));
+        D::totals(sums)[0].map(|sum| V::sub_int(nothing, sum))
     }
 }
 
@@ -136,7 +169,12 @@ unsafe fn prefetch(address: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: every aarch64 CPU has the instruction, and it never faults.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
 }
 
@@ -232,23 +270,51 @@ pub(in crate::kernels) struct Quantized {
     pub totals: *const i32,
 }
 
-impl<V: Vector> Scaling<V> for Quantized {
-    type Columns = [V::F; 2];
+/// [`Quantized`], of the sums that `D` has come to.
+pub(in crate::kernels) struct QuantizedBy<'q, D>(&'q Quantized, PhantomData<D>);
+
+impl<'q, D> QuantizedBy<'q, D> {
+    pub fn new(scaling: &'q Quantized) -> Self {
+        QuantizedBy(scaling, PhantomData)
+    }
+}
+
+/// What the columns of one register have in common.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct QuantizedColumns<V: Vector> {
+    scales: V::F,
+    totals: V::F,
+    /// Σ q · [`ROW_OFFSET`].
+    offsets: V::I,
+}
+
+impl<V: Vector, D: Dot> Scaling<V> for QuantizedBy<'_, D> {
+    type Columns = QuantizedColumns<V>;
 
     #[inline(always)]
-    unsafe fn columns(&self, column: usize) -> [V::F; 2] {
+    unsafe fn columns(&self, column: usize) -> QuantizedColumns<V> {
         // SAFETY: as the caller vouches.
-        unsafe { [V::load(self.scales.add(column)), V::to_float(V::load_int(self.totals.add(column)))] }
+        unsafe {
+            let totals = V::load_int(self.0.totals.add(column));
+            QuantizedColumns {
+                scales: V::load(self.0.scales.add(column)),
+                totals: V::to_float(totals),
+                offsets: V::offset(totals),
+            }
+        }
     }
 
     #[inline(always)]
-    unsafe fn scaled(&self, sums: *const u32, row: usize, [scales, totals]: [V::F; 2], bias: V::F) -> V::F {
+    unsafe fn scaled(&self, sums: *const u32, row: usize, columns: Self::Columns, bias: V::F) -> V::F {
         // SAFETY: as the caller vouches.
         unsafe {
-            let row = &*self.rows.add(row);
-            let sum = V::to_float(V::load_int(sums.cast()));
-            let centred = V::mul_add(totals, V::splat(-(row.zero as f32)), sum);
-            V::mul_add(centred, V::mul(scales, V::splat(row.scale)), bias)
+            let row = &*self.0.rows.add(row);
+            let mut sum = V::load_int(sums.cast());
+            if D::SIGNED_ROWS {
+                sum = V::add_int(sum, columns.offsets);
+            }
+            let centred = V::mul_add(columns.totals, V::splat(-(row.zero as f32)), V::to_float(sum));
+            V::mul_add(centred, V::mul(columns.scales, V::splat(row.scale)), bias)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Operations on one row at a time: layer norm, and the forms in which a matrix product reads rows.
 
-use crate::kernels::vector::{MAX_LANES, Vector};
+use crate::kernels::vector::{MAX_LANES, PartialSums, ROW_OFFSET, Vector};
 use crate::kernels::{RowScale, UNIT};
 
 /// Adds up rows: x = scale · (a + b).
@@ -36,28 +36,26 @@ pub unsafe fn layer_norm<V: Vector>(
 ) {
     // SAFETY: every access is to `count` numbers from `at`, which are within the row.
     unsafe {
-        let mut sum = V::splat(0.0);
-        let mut at = 0;
-        while at < len {
-            sum = V::add(sum, V::load_first(x.add(at), V::LANES.min(len - at)));
-            at += V::LANES;
+        let mut sums = PartialSums::<V>::zero();
+        for at in (0..len).step_by(V::LANES) {
+            sums.add(at, V::load_first(x.add(at), V::LANES.min(len - at)));
         }
-        let mean = V::sum(sum) / len as f32;
-        let mut squares = V::splat(0.0);
-        at = 0;
-        while at + V::LANES <= len {
+        let mean = sums.total() / len as f32;
+        let mut squares = PartialSums::<V>::zero();
+        // Where whole rounds end: beyond the row a deviation would not be 0.
+        let whole = len - len % MAX_LANES;
+        for at in (0..whole).step_by(V::LANES) {
             let deviation = V::sub(V::load(x.add(at)), V::splat(mean));
-            squares = V::mul_add(deviation, deviation, squares);
-            at += V::LANES;
+            squares.mul_add(at, deviation, deviation);
         }
         let mut rest = 0.0;
-        for n in at..len {
+        for n in whole..len {
             let deviation = x.add(n).read() - mean;
             rest += deviation * deviation;
         }
-        let variance = (V::sum(squares) + rest) / len as f32;
+        let variance = (squares.total() + rest) / len as f32;
         let factor = 1.0 / (variance + epsilon).sqrt();
-        at = 0;
+        let mut at = 0;
         while at < len {
             let count = V::LANES.min(len - at);
             let deviation = V::sub(V::load_first(x.add(at), count), V::splat(mean));
@@ -71,12 +69,18 @@ pub unsafe fn layer_norm<V: Vector>(
 }
 
 /// Rounds a row to unsigned bytes, x ≈ scale · (byte − zero), and spreads it in units. The range always
-/// holds 0, and is that of the row: what a GELU leaves has few negative numbers and would waste half of a symmetric one.
+/// holds 0, and is that of the row: what a GELU leaves has few negative numbers and would waste half of a symmetric one. If
+/// `SIGNED`, bytes are stored less [`ROW_OFFSET`].
 ///
 /// # Safety
 /// `x` is `len` numbers; `to` has room for a unit at every multiple of `stride` bytes up to ⌈len / 4⌉ − 1.
 #[inline(always)]
-pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride: usize) -> RowScale {
+pub unsafe fn quantize<V: Vector, const SIGNED: bool>(
+    x: *const f32,
+    len: usize,
+    to: *mut u8,
+    stride: usize,
+) -> RowScale {
     // SAFETY: every access is to `count` numbers from `at`, or to a unit that the caller vouches for.
     unsafe {
         let (mut low, mut high, mut nothing) = (V::splat(0.0), V::splat(0.0), V::splat(0.0));
@@ -98,7 +102,7 @@ pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride
         let mut unit = to;
         at = 0;
         while at + V::LANES <= len {
-            let units = round::<V>(V::load(x.add(at)), inverses, zeros);
+            let units = round::<V, SIGNED>(V::load(x.add(at)), inverses, zeros);
             for bytes in &units[..V::LANES / UNIT] {
                 unit.cast::<u32>().write_unaligned(*bytes);
                 unit = unit.wrapping_add(stride);
@@ -106,7 +110,7 @@ pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride
             at += V::LANES;
         }
         if at < len {
-            let units = round::<V>(V::load_part(x.add(at), len - at), inverses, zeros);
+            let units = round::<V, SIGNED>(V::load_part(x.add(at), len - at), inverses, zeros);
             for bytes in &units[..(len - at).div_ceil(UNIT)] {
                 unit.cast::<u32>().write_unaligned(*bytes);
                 unit = unit.wrapping_add(stride);
@@ -118,11 +122,17 @@ pub unsafe fn quantize<V: Vector>(x: *const f32, len: usize, to: *mut u8, stride
 
 /// Bytes for `LANES` numbers, in units.
 #[inline(always)]
-unsafe fn round<V: Vector>(x: V::F, inverse: V::F, zero: V::F) -> [u32; MAX_LANES / UNIT] {
+unsafe fn round<V: Vector, const SIGNED: bool>(
+    x: V::F,
+    inverse: V::F,
+    zero: V::F,
+) -> [u32; MAX_LANES / UNIT] {
     let mut units = [0u32; MAX_LANES / UNIT];
     // SAFETY: the caller vouches for the CPU; the array has room for a byte per lane.
     unsafe { V::store_bytes(units.as_mut_ptr().cast(), V::to_int(V::mul_add(x, inverse, zero))) };
-    units
+    // A byte less 128 is the same but for its highest bit.
+    const { assert!(ROW_OFFSET == 0x80) };
+    if SIGNED { units.map(|unit| unit ^ 0x8080_8080) } else { units }
 }
 
 /// Rounds a row to bf16, ties to even, and spreads it in units.

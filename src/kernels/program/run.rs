@@ -13,7 +13,7 @@ use crate::ggml;
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::packed::columns_within;
 use crate::kernels::workers::{Phases, Workers};
-use crate::kernels::{Element, Finish, Head, LINE, PANEL, RowScale, Tile, UNIT, even_block};
+use crate::kernels::{Element, Finish, Head, PANEL, RowScale, Tile, UNIT, even_block};
 use crate::model::LAYER_NORM_EPSILON;
 use crate::weights::{Storage, Stored};
 
@@ -207,7 +207,7 @@ impl<'r> Shared<'r> {
         let passes: usize = products().filter(here).map(blocks).sum();
         let mut ahead = Ahead {
             next: self.panel_after(phase, task, worker),
-            lines: if passes == 1 { 2 } else { 1 },
+            lines: tiles.lines(passes),
             done: 0,
             bytes: matrix.layout.panel_bytes(),
         };
@@ -351,12 +351,11 @@ impl<'r> Run<'r> {
         let mut first = 0;
         while first < rows {
             let count = per_block.min(rows - first);
-            let fetched = layout.units() * ahead.lines * LINE * tiles.parts;
             let tile = Tile {
                 panel: matrix.panel(panel),
                 rows: prepared.block(first),
                 units: layout.units(),
-                ahead: ahead.take(fetched),
+                ahead: ahead.take(tiles.fetched(layout.units(), ahead.lines)),
             };
             let column = |offset: usize| matrix.start.wrapping_add(offset + first_output * size_of::<f32>());
             let residual = product.residual.map(|stream| (self.row(stream, first), self.stride(stream)));

@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::vector::{Dot, Vector, cpu_functions};
+use crate::kernels::vector::{Broadcast, ROW_OFFSET, Vector, cpu_functions};
+
+const _: () = assert!(ROW_OFFSET == 1 << 7);
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
@@ -66,6 +68,9 @@ impl Vector for Avx2 {
             columns
         }
         fn load_int(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
+        fn add_int(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn sub_int(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn offset(x: __m256i) -> __m256i { _mm256_slli_epi32::<7>(x) }
         fn store_bytes(to: *mut u8, x: __m256i) {
             let halves = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
             _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves))
@@ -78,11 +83,10 @@ impl Vector for Avx2 {
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
-impl Dot for Int8 {
+impl Broadcast for Int8 {
     const LANES: usize = 8;
     // 4 · 2 sums, 2 · 2 columns and 2 of a row, of 16 registers.
     const ROWS: usize = 4;
-    const VECTORS: usize = 2;
     type Sum = __m256i;
     // Elements 0 and 2, elements 1 and 3 of every unit, as 16-bit integers.
     type Row = [__m256i; 2];
@@ -111,11 +115,10 @@ impl Dot for Int8 {
 #[derive(Clone, Copy)]
 pub(super) struct VnniInt8;
 
-impl Dot for VnniInt8 {
+impl Broadcast for VnniInt8 {
     const LANES: usize = 8;
     // 6 · 2 sums, 2 columns and 1 row of 16 registers.
     const ROWS: usize = 6;
-    const VECTORS: usize = 2;
     type Sum = __m256i;
     type Row = __m256i;
     type Columns = __m256i;
@@ -135,10 +138,9 @@ impl Dot for VnniInt8 {
 #[derive(Clone, Copy)]
 pub(super) struct Float;
 
-impl Dot for Float {
+impl Broadcast for Float {
     const LANES: usize = 8;
     const ROWS: usize = 6;
-    const VECTORS: usize = 2;
     type Sum = __m256;
     type Row = __m256;
     type Columns = __m256;

@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::vector::{Dot, Vector, cpu_functions};
+use crate::kernels::vector::{Broadcast, ROW_OFFSET, Vector, cpu_functions};
+
+const _: () = assert!(ROW_OFFSET == 1 << 7);
 
 /// The first `count` lanes.
 #[inline(always)]
@@ -65,6 +67,9 @@ impl Vector for Avx512 {
             columns
         }
         fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn add_int(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn offset(x: __m512i) -> __m512i { _mm512_slli_epi32::<7>(x) }
         fn store_bytes(to: *mut u8, x: __m512i) {
             let above_0 = _mm512_max_epi32(x, _mm512_setzero_si512());
             _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(above_0))
@@ -79,11 +84,10 @@ impl Vector for Avx512 {
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
-impl Dot for Int8 {
+impl Broadcast for Int8 {
     const LANES: usize = 16;
     // 14 · 2 sums, 2 columns and 1 row of 32 registers.
     const ROWS: usize = 14;
-    const VECTORS: usize = 2;
     type Sum = __m512i;
     type Row = __m512i;
     type Columns = __m512i;
@@ -101,10 +105,9 @@ impl Dot for Int8 {
 #[derive(Clone, Copy)]
 pub(super) struct Float;
 
-impl Dot for Float {
+impl Broadcast for Float {
     const LANES: usize = 16;
     const ROWS: usize = 14;
-    const VECTORS: usize = 2;
     type Sum = __m512;
     type Row = __m512;
     type Columns = __m512;
@@ -122,10 +125,9 @@ impl Dot for Float {
 #[derive(Clone, Copy)]
 pub(super) struct Bf16;
 
-impl Dot for Bf16 {
+impl Broadcast for Bf16 {
     const LANES: usize = 16;
     const ROWS: usize = 14;
-    const VECTORS: usize = 2;
     type Sum = __m512;
     type Row = __m512bh;
     type Columns = __m512bh;

@@ -29,7 +29,7 @@ mod plain {
     use super::avx2::{Avx2, Float, Int8};
     use crate::kernels::generic::product::{BlockScaling, Quantized};
     use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, PANEL, RowScale, Tile, Tiles, functions};
+    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
 
     functions! {
         FUNCTIONS, features: "avx2,fma", vector: Avx2, int8: Int8 [1 2 3 4], blocks: Int8 [1 2],
@@ -42,7 +42,7 @@ mod vnni {
     use super::avx2::{Avx2, Float, VnniInt8};
     use crate::kernels::generic::product::{BlockScaling, Quantized};
     use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, PANEL, RowScale, Tile, Tiles, functions};
+    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
 
     functions! {
         FUNCTIONS, features: "avx2,fma,avxvnni", vector: Avx2, int8: VnniInt8 [1 2 3 4 5 6], blocks: VnniInt8 [1 2],
@@ -55,7 +55,7 @@ mod avx512_vnni {
     use super::avx512::{Avx512, Float, Int8};
     use crate::kernels::generic::product::{BlockScaling, Quantized};
     use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, PANEL, RowScale, Tile, Tiles, functions};
+    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
 
     functions! {
         FUNCTIONS, features: "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", vector: Avx512,
@@ -68,25 +68,13 @@ mod avx512_vnni {
 mod avx512_bf16 {
     use super::avx512::Bf16;
     use super::avx512_vnni;
-    use crate::kernels::generic::product;
-    use crate::kernels::{Functions, MAX_TILE_ROWS, Tile, TileFn, Tiles};
+    use crate::kernels::{Functions, tiles};
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn tile<const ROWS: usize, const AHEAD: usize>(tile: &Tile, sums: *mut u32) {
-        // SAFETY: the CPU has the features that this function is compiled with; the rest is the caller's.
-        unsafe { product::tile::<Bf16, ROWS, AHEAD>(tile, sums) }
-    }
-
-    const fn both<const ROWS: usize>() -> [TileFn; 2] {
-        [tile::<ROWS, 1>, tile::<ROWS, 2>]
-    }
-
-    #[rustfmt::skip]
-    static TILES: [[TileFn; 2]; MAX_TILE_ROWS] = [
-        both::<1>(), both::<2>(), both::<3>(), both::<4>(), both::<5>(), both::<6>(), both::<7>(),
-        both::<8>(), both::<9>(), both::<10>(), both::<11>(), both::<12>(), both::<13>(), both::<14>(),
-    ];
-
-    pub(super) const FUNCTIONS: Functions =
-        Functions { bf16: Some(Tiles { by_rows: &TILES, parts: 1 }), ..avx512_vnni::FUNCTIONS };
+    pub(super) const FUNCTIONS: Functions = Functions {
+        bf16: Some(tiles!(
+            tile_bf16 ["avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"] tile<Bf16>
+            [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
+        )),
+        ..avx512_vnni::FUNCTIONS
+    };
 }
