@@ -1,6 +1,9 @@
 //! 64-bit ARM without such a machine: a cross toolchain, and qemu to run what it builds.
 
+mod count;
 mod debian;
+mod loops;
+mod program;
 pub mod toolchain;
 
 use crate::Result;
@@ -8,6 +11,10 @@ use toolchain::{Cpu, RustFrom, Toolchain};
 
 #[derive(clap::Subcommand)]
 pub enum Task {
+    /// Count what the inner loops of the kernels are made of, and compare with benches/arm-loops.md.
+    Loops(loops::Arguments),
+    /// Count the instructions of an answer under qemu, beside ggml's, and compare with the goals.
+    Count(count::Arguments),
     /// Print the variables that builds for the target need, for a shell: eval "$(cargo xtask arm env)".
     Env(Env),
 }
@@ -24,6 +31,8 @@ pub struct Env {
 
 pub fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Loops(arguments) => loops::loops(arguments),
+        Task::Count(arguments) => count::count(arguments),
         Task::Env(arguments) => env(arguments),
     }
 }
