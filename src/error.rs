@@ -149,6 +149,16 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// ggml's operations were compiled with instructions that this CPU does not have.
+    #[error(
+        "ggml's operations were compiled for {built_for}, and this CPU lacks {missing}: build with LXMERT_CPU=baseline or this CPU's name, or choose another lowering"
+    )]
+    Instructions {
+        /// What `LXMERT_CPU` was in the build.
+        built_for: &'static str,
+        /// The instructions, by the names that Rust and compilers have for them.
+        missing: String,
+    },
     /// Somebody gave the call up: a [`Canceller`](crate::Canceller), or a callback of the session's.
     #[error("cancelled")]
     Cancelled,

@@ -1,13 +1,17 @@
 //! The base model answers within its memory budgets, as the kernel counts the whole process.
 #![cfg(target_os = "linux")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use lxmert::gguf::{File, TensorSpec, TensorType, Writer};
 use lxmert::{Lowering, Model};
 use lxmert_converter::{Options, Synthetic, convert_synthetic};
+use program::program;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
@@ -70,7 +74,7 @@ struct Asked {
 
 impl Asked {
     fn start(model: &Path, features: &Path, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lxmert-vqa"))
+        let mut child = program(env!("CARGO_BIN_EXE_lxmert-vqa"))
             .args(["--json", "--threads", "2", "--model"])
             .arg(model)
             .arg("--features")
@@ -139,7 +143,7 @@ fn the_base_model_answers_within_its_budgets() {
         drop(asked);
 
         // What is too little is refused with a budget that would do, and that one does.
-        let refused = Command::new(env!("CARGO_BIN_EXE_lxmert-vqa"))
+        let refused = program(env!("CARGO_BIN_EXE_lxmert-vqa"))
             .args(["--memory-budget", "9MiB", "--threads", "2", "--question", "word6", "--model"])
             .arg(&file)
             .arg("--features")

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use common::program::program;
 use common::{RawTensors, convert, missing_set};
 use lxmert::gguf::{Metadata, TensorType, Writer};
 use serde_json::Value;
@@ -21,7 +22,7 @@ fn picture() -> PathBuf {
 }
 
 fn vqa() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-vqa"));
+    let mut command = program(env!("CARGO_BIN_EXE_lxmert-vqa"));
     command.args(["--threads", "1"]).stdin(Stdio::null());
     command
 }
@@ -209,7 +210,7 @@ fn names_what_is_wrong_with_picture_features_or_question() {
         (&["--features", "good.safetensors", "-q", "what?", "--threads", "0"], "threads", "1 to 256"),
     ];
     for (arguments, part, other) in cases {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-vqa"));
+        let mut command = program(env!("CARGO_BIN_EXE_lxmert-vqa"));
         let output = command.args(arguments).current_dir(directory.path()).stdin(Stdio::null()).output();
         let text = complaint(&output.unwrap());
         assert!(text.contains(part) && text.contains(other), "{arguments:?}: {text}");
@@ -243,10 +244,10 @@ fn wrong_use_ends_with_2() {
         let output = vqa().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_lxmert-run")).output().unwrap();
+    let output = program(env!("CARGO_BIN_EXE_lxmert-run")).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    for program in [env!("CARGO_BIN_EXE_lxmert-run"), env!("CARGO_BIN_EXE_lxmert-vqa")] {
-        assert_eq!(Command::new(program).arg("--help").output().unwrap().status.code(), Some(0));
+    for path in [env!("CARGO_BIN_EXE_lxmert-run"), env!("CARGO_BIN_EXE_lxmert-vqa")] {
+        assert_eq!(program(path).arg("--help").output().unwrap().status.code(), Some(0));
     }
 }
 

@@ -3,8 +3,8 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::program::program;
 use common::{Tensors, lowerings, lxmert_run, read_tensors};
 use lxmert::Lowering;
 use lxmert::gguf::TensorType;
@@ -200,7 +200,7 @@ fn a_question_without_any_kept_token_attends_evenly() {
 
 #[test]
 fn version_tells_the_build() {
-    let output = Command::new(env!("CARGO_BIN_EXE_lxmert-run")).arg("--version").output().unwrap();
+    let output = program(env!("CARGO_BIN_EXE_lxmert-run")).arg("--version").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
     assert!(text.contains("ggml: 0.26.0") && text.contains(std::env::consts::ARCH), "{text}");

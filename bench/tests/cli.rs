@@ -1,9 +1,13 @@
 //! What the program prints and how it ends. How long anything takes is not tested.
 
+#[path = "../../tests/common/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use lxmert::Lowering;
+use program::program;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -13,7 +17,7 @@ fn model() -> PathBuf {
 }
 
 fn bench(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lxmert-bench")).args(arguments).output().unwrap()
+    program(env!("CARGO_BIN_EXE_lxmert-bench")).args(arguments).output().unwrap()
 }
 
 fn bench_model(arguments: &[&str]) -> Output {

@@ -2,15 +2,16 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::program;
 use common::{Altered, Gguf, Tensor, easy_vqa, golden};
 use lxmert::gguf::TensorType;
 use tempfile::TempDir;
 
 /// Runs the program in that directory.
 fn quantize(directory: &TempDir, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-quantize"));
+    let mut command = program(env!("CARGO_BIN_EXE_lxmert-quantize"));
     command.current_dir(directory.path()).args(arguments).output().unwrap()
 }
 

@@ -3,8 +3,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::program;
 use common::{Altered, Gguf, easy_vqa, golden, root};
 use lxmert::gguf::TensorType;
 use lxmert_converter::{FileType, Options, convert_directory};
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 
 /// Runs the program in that directory.
 fn run(directory: &TempDir, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-quantize"));
+    let mut command = program(env!("CARGO_BIN_EXE_lxmert-quantize"));
     command.current_dir(directory.path()).args(arguments).output().unwrap()
 }
 

@@ -4,8 +4,9 @@ mod common;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::program;
 use common::{easy_vqa, root};
 use lxmert::InstructionSet;
 use lxmert::gguf::{File, TensorType};
@@ -20,7 +21,7 @@ fn packing() -> Options {
 }
 
 fn run(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lxmert-quantize"));
+    let mut command = program(env!("CARGO_BIN_EXE_lxmert-quantize"));
     command.current_dir(directory).args(arguments).output().unwrap()
 }
 

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::program::program;
 use common::{golden, root};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_lxmert-quantize");
+fn quantize() -> Command {
+    program(env!("CARGO_BIN_EXE_lxmert-quantize"))
+}
 
 /// Long enough to be interrupted, and short enough to be run fifty times.
 fn conversion(out: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = quantize();
     command.args(["q4_K", "--synthetic", "tiny", "--threads", "1"]).arg(out);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     command
@@ -80,8 +83,10 @@ fn a_full_disk_leaves_the_older_file_and_nothing_else() {
     let out = directory.path().join("out.gguf");
     std::fs::write(&out, "older").unwrap();
     // With the signal ignored, the write itself fails.
-    let script = r#"trap "" XFSZ; ulimit -f 100; exec "$0" f32 --synthetic tiny "$1""#;
-    let error = complaint(Command::new("sh").args(["-c", script, PROGRAM]).arg(&out));
+    let script = r#"trap "" XFSZ; ulimit -f 100; exec "$0" "$@""#;
+    let mut limited = Command::new("sh");
+    limited.args(["-c", script]).arg(quantize().get_program()).args(quantize().get_args());
+    let error = complaint(limited.args(["f32", "--synthetic", "tiny"]).arg(&out));
     assert!(error.contains("cannot write") && error.contains("out.gguf"), "{error}");
     assert_eq!(names(directory.path()), ["out.gguf"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"older");
@@ -133,7 +138,7 @@ fn an_input_is_never_the_output() {
         std::fs::copy(golden("qa-small").join(name), model.join(name)).unwrap();
     }
     let gguf = directory.path().join("model.gguf");
-    let made = Command::new(PROGRAM).arg("f16").args([&model, &gguf]).output().unwrap();
+    let made = quantize().arg("f16").args([&model, &gguf]).output().unwrap();
     assert!(made.status.success());
     let torch = directory.path().join("BEST.pth");
     let fixtures = root().join("converter/tests/fixtures");
@@ -148,10 +153,10 @@ fn an_input_is_never_the_output() {
         std::os::unix::fs::symlink(&file, &soft).unwrap();
         let twisted = model.join("..").join(file.strip_prefix(directory.path()).unwrap());
         for out in [&file, &twisted, &hard, &soft] {
-            let mut command = Command::new(PROGRAM);
+            let mut command = quantize();
             command.arg("f16").arg(input).arg(out).arg("--config").arg(fixtures.join("bin/config.json"));
             if input == &gguf || input == &model {
-                command = Command::new(PROGRAM);
+                command = quantize();
                 command.arg("f16").arg(input).arg(out);
             }
             assert!(complaint(&mut command).contains("the output is one of the input files"));
@@ -170,13 +175,13 @@ fn hostile_and_damaged_files_are_told_in_one_line() {
     let directory = TempDir::new().unwrap();
     let fixtures = root().join("converter/tests/fixtures");
     for name in ["hostile/zip-2.bin", "hostile/legacy-4.bin", "hostile/deflated.bin", "ambiguous.pt"] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = quantize();
         command.current_dir(&directory).arg("f16").arg(fixtures.join(name)).arg("out.gguf");
         complaint(&mut command);
     }
     let whole = std::fs::read(fixtures.join("bin/pytorch_model.bin")).unwrap();
     std::fs::write(directory.path().join("cut.bin"), &whole[..whole.len() - 1000]).unwrap();
-    let mut command = Command::new(PROGRAM);
+    let mut command = quantize();
     let error = complaint(command.current_dir(&directory).args(["f16", "cut.bin", "out.gguf"]));
     assert!(error.contains("cut short"), "{error}");
     assert_eq!(names(directory.path()), ["cut.bin"]);

@@ -93,7 +93,7 @@ impl lxmert_status {
             | Error::Packed { .. } => LXMERT_INVALID_MODEL,
             Error::Input { .. } | Error::Memory { .. } => LXMERT_INVALID_ARGUMENT,
             Error::Limit { .. } => LXMERT_LIMIT,
-            Error::Missing { .. } => LXMERT_UNSUPPORTED,
+            Error::Missing { .. } | Error::Instructions { .. } => LXMERT_UNSUPPORTED,
             Error::NoImage => LXMERT_NO_IMAGE,
             Error::Text(text::Error::Invalid { .. }) => LXMERT_INVALID_MODEL,
             Error::Text(text::Error::Failed { .. }) => LXMERT_INTERNAL,

@@ -436,8 +436,12 @@ impl<'g> Graph<'g> {
     }
 
     /// The work memory that computing takes on top of the plan.
-    pub fn work_bytes(&self, threads: usize) -> usize {
-        self.compute_plan(threads, std::ptr::null_mut()).work_size
+    ///
+    /// # Errors
+    /// [`Error::Instructions`] if the CPU lacks some that ggml was compiled with.
+    pub fn work_bytes(&self, threads: usize) -> Result<usize, Error> {
+        super::check_cpu()?;
+        Ok(self.compute_plan(threads, std::ptr::null_mut()).work_size)
     }
 
     fn compute_plan(&self, threads: usize, pool: *mut sys::ggml_threadpool) -> sys::ggml_cplan {

@@ -9,6 +9,7 @@
 //! ```
 
 mod buffer;
+mod cpu;
 mod graph;
 mod memory_plan;
 mod pages;
@@ -18,12 +19,14 @@ mod threads;
 
 pub(crate) use buffer::AlignedBuffer;
 pub use buffer::ForeignMemory;
+pub(crate) use cpu::check_cpu;
+pub use cpu::cpu_features;
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub(crate) use pages::{lock, release, touch};
 pub use quantize::{dequantize, quantize, quantize_with_importance};
 pub(crate) use tensors::Tensors;
-pub use threads::{MAX_THREADS, cpu_features};
+pub use threads::MAX_THREADS;
 pub(crate) use threads::{ThreadPool, check_threads};
 
 /// The version of ggml that this build contains.

@@ -37,10 +37,11 @@ impl ThreadPool {
     /// Starts `threads - 1` workers.
     ///
     /// # Errors
-    /// [`Error::Input`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Threads`] if the operating system does not
-    /// give as many.
+    /// [`Error::Input`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Instructions`] if the CPU lacks some that ggml was
+    /// compiled with, [`Error::Threads`] if the operating system does not give as many.
     pub fn new(threads: usize) -> Result<Self, Error> {
         check_threads(threads)?;
+        super::check_cpu()?;
         try_threads(threads - 1).map_err(|source| Error::Threads { threads, source })?;
         let mut params = sys::ggml_threadpool_params {
             cpumask: [false; _],
@@ -83,27 +84,4 @@ fn try_threads(count: usize) -> std::io::Result<()> {
         }
         Ok(())
     })
-}
-
-/// The instruction sets that ggml's CPU code was compiled for, by ggml's names.
-pub fn cpu_features() -> Vec<&'static str> {
-    type Probe = unsafe extern "C" fn() -> std::ffi::c_int;
-    const PROBES: [(&str, Probe); 14] = [
-        ("AVX", sys::ggml_cpu_has_avx),
-        ("AVX2", sys::ggml_cpu_has_avx2),
-        ("FMA", sys::ggml_cpu_has_fma),
-        ("F16C", sys::ggml_cpu_has_f16c),
-        ("AVX_VNNI", sys::ggml_cpu_has_avx_vnni),
-        ("AVX512", sys::ggml_cpu_has_avx512),
-        ("AVX512_VNNI", sys::ggml_cpu_has_avx512_vnni),
-        ("AVX512_BF16", sys::ggml_cpu_has_avx512_bf16),
-        ("AMX_INT8", sys::ggml_cpu_has_amx_int8),
-        ("NEON", sys::ggml_cpu_has_neon),
-        ("FP16_VA", sys::ggml_cpu_has_fp16_va),
-        ("DOTPROD", sys::ggml_cpu_has_dotprod),
-        ("MATMUL_INT8", sys::ggml_cpu_has_matmul_int8),
-        ("SVE", sys::ggml_cpu_has_sve),
-    ];
-    // SAFETY: each probe reads a constant of the build or a CPU register.
-    PROBES.into_iter().filter(|(_, probe)| unsafe { probe() } != 0).map(|(name, _)| name).collect()
 }

@@ -1,14 +1,16 @@
 //! What the integration tests share. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod program;
 pub mod wide;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use lxmert::gguf::TensorType;
 use lxmert::{InstructionSet, Lowering};
+use program::program;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -104,7 +106,7 @@ pub fn lxmert_run(model: &Path, inputs: &Path, outputs: &Path, arguments: &[&str
 }
 
 pub fn try_lxmert_run(model: &Path, inputs: &Path, outputs: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lxmert-run"))
+    program(env!("CARGO_BIN_EXE_lxmert-run"))
         .arg("--model")
         .arg(model)
         .arg("--inputs")

@@ -9,6 +9,9 @@
 //! Dependent build scripts receive `DEP_GGML_VERSION`, `DEP_GGML_CPU`, `DEP_GGML_INCLUDE` and
 //! `DEP_GGML_SOURCE`.
 
+#[path = "src/features.rs"]
+mod features;
+
 mod build {
     pub mod compile;
     pub mod cpu;
@@ -32,18 +35,24 @@ fn run() -> Result<(), String> {
     // ggml again.
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=src/features.rs");
 
     let cpu = Cpu::from_env()?;
     let source = Source::find()?;
     let compiler = Compiler::new(&source, &cpu)?;
-    if !linted() {
+    let features = if linted() {
+        Vec::new()
+    } else {
         compiler.build()?;
-    }
+        compiler.features()?
+    };
 
     println!("cargo::metadata=VERSION={}", source.version);
     println!("cargo::metadata=CPU={}", cpu.name);
     println!("cargo::metadata=INCLUDE={}", source.include().display());
     println!("cargo::metadata=SOURCE={}", source.dir.display());
+    println!("cargo::rustc-env=GGML_CPU={}", cpu.name);
+    println!("cargo::rustc-env=GGML_CPU_FEATURES={}", features.join(" "));
     // For tests/bindings.rs.
     println!("cargo::rustc-env=GGML_INCLUDE={}", source.include().display());
     Ok(())

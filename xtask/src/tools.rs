@@ -60,7 +60,8 @@ pub fn name(command: &Command) -> String {
     PathBuf::from(command.get_program()).display().to_string()
 }
 
-fn does_not_start(command: &Command, error: &std::io::Error) -> String {
+/// Why a program never ran.
+pub fn does_not_start(command: &Command, error: &std::io::Error) -> String {
     format!("{} does not start: {error}", name(command))
 }
 

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
+#[path = "../../../tests/common/program.rs"]
+pub mod program;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -138,7 +138,13 @@ impl EnginePlan {
                 }
                 ways.push(way(kernels, Residency::Resident));
                 // Slower, and in less memory if the file's type has fewer than eight bits.
-                if !packed && mapped && options.lowering == Lowering::Fastest && options.cpus.is_none() {
+                let can_run = || crate::ggml::check_cpu().is_ok();
+                if !packed
+                    && mapped
+                    && options.lowering == Lowering::Fastest
+                    && options.cpus.is_none()
+                    && can_run()
+                {
                     ways.push(way(None, Residency::Mapped));
                 }
                 ways.push(way(kernels, Residency::Streamed));

@@ -208,21 +208,22 @@ impl Plans {
         let mut work_bytes = 0;
         // Shapes are enough, and the file may not be in memory yet.
         let tensors = &Tensors::new(model.weights())?;
-        let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
+        let mut plan = |build: &dyn Fn(&mut Graph<'_>)| -> Result<MemoryPlan, Error> {
             let mut graph = Graph::new(memory, tensors);
             build(&mut graph);
             if observed {
                 graph.keep_factors();
             }
-            work_bytes = work_bytes.max(graph.work_bytes(options.threads));
-            graph.plan()
+            work_bytes = work_bytes.max(graph.work_bytes(options.threads)?);
+            Ok(graph.plan())
         };
         let outputs = options.outputs.clone();
-        let image = plan(&|graph| drop(image_stage(graph, config, shape, masked, &outputs)));
-        let ids = plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, false)));
+        let image = plan(&|graph| drop(image_stage(graph, config, shape, masked, &outputs)))?;
+        let ids = plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, false)))?;
         let embeddings = options
             .inputs_embeds
-            .then(|| plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, true))));
+            .then(|| plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, true))))
+            .transpose()?;
         Ok(Plans { image, ids, embeddings, work_bytes, outputs, observed })
     }
 

@@ -1,6 +1,7 @@
 //! The compiler's part: what ggml's own CMake files do for a static library with the CPU backend.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::thread;
 
 use crate::build::{cpu::Cpu, source::Source};
@@ -61,6 +62,25 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The instructions that the CPU backend was compiled with, of those that a CPU may lack.
+    pub fn features(&self) -> Result<Vec<&'static str>, String> {
+        let mut build = self.settings(Language::Cpp);
+        let mut preprocess = build.flag(&self.cpu.flag).get_compiler().to_command();
+        // Prints every macro that is defined before the first line of a source, here of an empty one.
+        preprocess.args(["-dM", "-E", "-x", "c++", "-"]).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output =
+            preprocess.output().map_err(|error| format!("the C++ compiler does not start: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("the C++ compiler does not tell its macros ({})", output.status));
+        }
+        let macros = String::from_utf8_lossy(&output.stdout);
+        let defined = |wanted: &str| {
+            macros.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|name| name == wanted))
+        };
+        let features = self.cpu.arch.features().iter();
+        Ok(features.filter(|(name, _)| defined(name)).map(|(_, feature)| *feature).collect())
     }
 
     fn settings(&self, language: Language) -> cc::Build {

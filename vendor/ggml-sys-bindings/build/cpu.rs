@@ -5,9 +5,11 @@
 //! - `baseline`: what any machine of the target has. The default of a cross build;
 //! - any name that the compiler takes for `-march=`: `x86-64-v3`, `armv8.2-a+dotprod+fp16`, ...
 //!
-//! A binary built with more than the machine has dies of an illegal instruction: what is
-//! built on one machine for others, a release or a shared build cache, should name its CPU.
+//! A binary built with more than the machine has cannot use ggml's operations there: what is
+//! built on one machine for others, a release or a shared build cache, should name its CPU. Which
+//! instructions the compiler may use for it is passed on, so that the CPU can be asked.
 
+use crate::features::{self, Feature};
 use crate::{cargo_env, user_env};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,14 @@ impl Arch {
         match self {
             Arch::X86 => "x86",
             Arch::Arm => "arm",
+        }
+    }
+
+    /// Instructions that not every CPU of the architecture has.
+    pub fn features(self) -> &'static [Feature] {
+        match self {
+            Arch::X86 => &features::X86,
+            Arch::Arm => &features::ARM,
         }
     }
 }

@@ -20,4 +20,13 @@
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
 mod bindings;
 
+pub mod features;
+
 pub use bindings::*;
+
+/// What the CPU backend was compiled for: `native`, or the name given to `-march=`.
+pub const CPU: &str = env!("GGML_CPU");
+
+/// The instructions that it was compiled with, of those in [`features`], with spaces between. Where the CPU lacks one, no function
+/// of `ggml-cpu.h` may be called.
+pub const CPU_FEATURES: &str = env!("GGML_CPU_FEATURES");

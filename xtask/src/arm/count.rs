@@ -31,6 +31,9 @@ pub struct Arguments {
 /// The only qemu that loads plugins is the one that is linked dynamically.
 const QEMU: &str = "qemu-aarch64";
 
+/// A product by ggml alone.
+const PRODUCT: [&str; 4] = ["--package", "ggml-sys-bindings", "--example", "product"];
+
 /// How an emulated CPU is used by both.
 struct Setting {
     cpu: Cpu,
@@ -51,13 +54,7 @@ const SETTINGS: [Setting; 3] = [
         has_bf16: false,
         repacks: true,
     },
-    Setting {
-        cpu: Cpu::Max,
-        lowering: "i8mm",
-        ggml: "armv8.6-a+dotprod+fp16+i8mm+bf16",
-        has_bf16: true,
-        repacks: true,
-    },
+    Setting { cpu: Cpu::Max, lowering: "i8mm", ggml: "armv8.6-a+i8mm", has_bf16: true, repacks: true },
 ];
 
 /// Multiplications of a first and a next answer, with 3129 answers, 20 tokens and 36 regions.
@@ -82,7 +79,7 @@ pub fn count(arguments: &Arguments) -> Result<()> {
     for setting in
         SETTINGS.iter().filter(|one| arguments.cpus.is_empty() || arguments.cpus.contains(&one.cpu))
     {
-        let bench = program::bench_for(&toolchain, setting.ggml)?;
+        let bench = program::build(&toolchain, Some(setting.ggml), &program::BENCH)?;
         for file_type in types(arguments, setting) {
             let model = folder.path().join(format!("{file_type}.gguf"));
             if !model.exists() {
@@ -214,7 +211,7 @@ impl Counter<'_> {
     /// Instructions for each multiplication that ggml's products of this type take less if the weights are rearranged, over those
     /// products that the model is made of.
     fn saved_by_repacking(&self, setting: &Setting, file_type: &str) -> Result<f64> {
-        let product = program::product_for(self.toolchain, setting.ggml)?;
+        let product = program::build(self.toolchain, Some(setting.ggml), &PRODUCT)?;
         let (mut saved, mut macs) = (0.0, 0.0);
         for (columns, outputs) in [(768, 768), (768, 2304), (768, 3072), (3072, 768)] {
             for rows in [20, 36] {

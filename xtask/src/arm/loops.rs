@@ -78,7 +78,7 @@ impl Loop {
 }
 
 fn find(toolchain: &Toolchain) -> Result<Loops> {
-    let program = program::bench(toolchain)?;
+    let program = program::build(toolchain, None, &program::BENCH)?;
     let mut objdump = toolchain.binutils().tool("objdump");
     let text = output_of(objdump.args(["--disassemble", "--no-show-raw-insn", "--wide"]).arg(program))?;
     let mut loops = Loops::new();

@@ -3,7 +3,9 @@
 mod count;
 mod debian;
 mod loops;
+mod newer_cpu;
 mod program;
+mod test;
 pub mod toolchain;
 
 use crate::Result;
@@ -11,6 +13,8 @@ use toolchain::{Cpu, RustFrom, Toolchain};
 
 #[derive(clap::Subcommand)]
 pub enum Task {
+    /// Build everything for the target, and run the tests under qemu on each CPU.
+    Test(test::Arguments),
     /// Count what the inner loops of the kernels are made of, and compare with benches/arm-loops.md.
     Loops(loops::Arguments),
     /// Count the instructions of an answer under qemu, beside ggml's, and compare with the goals.
@@ -31,6 +35,7 @@ pub struct Env {
 
 pub fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Test(arguments) => test::test(arguments),
         Task::Loops(arguments) => loops::loops(arguments),
         Task::Count(arguments) => count::count(arguments),
         Task::Env(arguments) => env(arguments),

@@ -1,4 +1,4 @@
-//! Programs built for the target, to look into or to count instructions of.
+//! Programs built for the target, to look into, or to run on one CPU.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -7,37 +7,21 @@ use super::toolchain::{Cpu, TARGET, Toolchain};
 use crate::Result;
 use crate::tools::{output_of, target_directory};
 
-/// What the tests are built with too, so that nothing is compiled twice.
-const BENCH: [&str; 5] = ["--workspace", "--exclude", "xtask", "--bin", "lxmert-bench"];
+/// `lxmert-bench` as the tests are built, so that nothing is compiled twice.
+pub const BENCH: [&str; 5] = ["--workspace", "--exclude", "xtask", "--bin", "lxmert-bench"];
 
-/// A product by ggml alone.
-const PRODUCT: [&str; 4] = ["--package", "ggml-sys-bindings", "--example", "product"];
-
-/// Builds `lxmert-bench` as the tests are built.
-pub fn bench(toolchain: &Toolchain) -> Result<PathBuf> {
-    build(toolchain, None, &BENCH)
-}
-
-/// Builds `lxmert-bench` with ggml's code compiled for a CPU that is named as for `LXMERT_CPU`.
-pub fn bench_for(toolchain: &Toolchain, cpu: &str) -> Result<PathBuf> {
-    build(toolchain, Some(cpu), &BENCH)
-}
-
-/// Builds the product likewise.
-pub fn product_for(toolchain: &Toolchain, cpu: &str) -> Result<PathBuf> {
-    build(toolchain, Some(cpu), &PRODUCT)
-}
-
-/// Each CPU of ggml's has a folder of builds, since ggml is compiled anew for each.
-fn build(toolchain: &Toolchain, ggml_cpu: Option<&str>, what: &[&str]) -> Result<PathBuf> {
-    // Of no meaning for what is built.
+/// Builds one program, which Cargo's arguments name, and returns its path. ggml's code is compiled for the CPU that is named as for
+/// `LXMERT_CPU`, or else for any.
+pub fn build(toolchain: &Toolchain, ggml_cpu: Option<&str>, what: &[&str]) -> Result<PathBuf> {
+    // Which CPU qemu is means nothing for a build.
     let mut cargo = toolchain.cargo(Cpu::ALL[0]);
     cargo.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     cargo.args(what).stderr(Stdio::inherit());
     match ggml_cpu {
         None => cargo.env_remove("LXMERT_CPU"),
+        // In a folder of its own, so that the other builds stay as they are.
         Some(cpu) => {
-            let folder = target_directory()?.join("arm-count").join(cpu);
+            let folder = target_directory()?.join("arm").join(cpu);
             cargo.env("LXMERT_CPU", cpu).env("CARGO_TARGET_DIR", folder)
         }
     };
