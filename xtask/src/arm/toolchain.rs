@@ -110,6 +110,11 @@ impl Toolchain {
         command
     }
 
+    /// `objdump`, `nm` and the others for the target's files.
+    pub fn binutils(&self) -> &Binutils {
+        &self.compilers
+    }
+
     /// qemu takes by variables what its options would say, so that one name without arguments starts it.
     pub fn emulate(&self, command: &mut Command, cpu: Cpu) {
         command.env("QEMU_CPU", cpu.name()).env("QEMU_LD_PREFIX", &self.libraries);
