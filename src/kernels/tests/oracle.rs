@@ -55,8 +55,19 @@ pub fn unpacked(matrix: &PackedMatrix) -> Vec<Vec<f64>> {
     (0..outputs).map(|output| (0..inputs).map(|input| number(output, input)).collect()).collect()
 }
 
+/// What the highest bit of a row's bytes is flipped by: 0 where products read them unsigned, 0x80 where signed.
+pub fn sign_flip(kernels: Kernels) -> u8 {
+    stored(kernels, &[0.0, 1.0]).0[0]
+}
+
 /// A row as bytes, x ≈ scale · (byte − zero), one byte for each number and up to three more.
 pub fn quantized(kernels: Kernels, row: &[f32]) -> (Vec<u8>, RowScale) {
+    let (bytes, scale) = stored(kernels, row);
+    (bytes.iter().map(|byte| byte ^ sign_flip(kernels)).collect(), scale)
+}
+
+/// The bytes of a row as products read them.
+pub fn stored(kernels: Kernels, row: &[f32]) -> (Vec<u8>, RowScale) {
     let mut bytes = vec![0; row.len().next_multiple_of(UNIT)];
     // SAFETY: the CPU has the instructions; there are ⌈len / 4⌉ units side by side.
     let scale = unsafe { (kernels.functions.quantize)(row.as_ptr(), row.len(), bytes.as_mut_ptr(), UNIT) };

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::oracle::quantized;
+use super::oracle::{quantized, stored};
 use super::{Random, every_set};
 
 /// Lengths around every width of a register, and the model's own.
@@ -113,7 +113,7 @@ fn spreads_units_and_nothing_else() {
                     // SAFETY: the CPU has the instructions, and there is room for as many units as the row takes.
                     unsafe { (functions.quantize)(x, len, to, stride) }
                 });
-                assert_eq!((bytes, scale), quantized(kernels, &row));
+                assert_eq!((bytes, scale), stored(kernels, &row));
                 let (bytes, _) = spaced(&row, len.div_ceil(2), stride, |x, len, to, stride| {
                     // SAFETY: as above.
                     unsafe { (functions.narrow)(x, len, to, stride) };
@@ -266,15 +266,21 @@ proptest! {
         every_set(|kernels| check_quantized(kernels, &row));
     }
 
-    /// The levels of two instruction sets differ at most at ties, which a fused multiplication breaks otherwise.
     #[test]
     fn all_sets_quantize_alike(row in prop::collection::vec(-3f32..5.0, 1..200)) {
         let portable = Kernels::new(InstructionSet::Portable).unwrap();
-        let (expected, expected_scale) = quantized(portable, &row);
-        every_set(|kernels| {
-            let (bytes, scale) = quantized(kernels, &row);
-            assert_eq!(scale, expected_scale);
-            assert!(bytes.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
-        });
+        let expected = quantized(portable, &row);
+        every_set(|kernels| assert_eq!(quantized(kernels, &row), expected, "{:?}", kernels.set()));
+    }
+
+    #[test]
+    fn all_sets_norm_alike(row in prop::collection::vec(-3f32..5.0, 1..200)) {
+        let portable = Kernels::new(InstructionSet::Portable).unwrap();
+        let ones = vec![1.0; row.len()];
+        let bits = |kernels| -> Vec<u32> {
+            normed(kernels, &row, &ones, &row).into_iter().map(f32::to_bits).collect()
+        };
+        let expected = bits(portable);
+        every_set(|kernels| assert_eq!(bits(kernels), expected, "{:?}", kernels.set()));
     }
 }
