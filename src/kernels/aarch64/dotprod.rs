@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::neon::{two_columns, units_in_fours};
+use super::neon::{each_row, two_columns, units_in_fours};
 use crate::kernels::vector::{Dot, cpu_functions};
 use crate::kernels::{PANEL_STEP, UNIT};
 
@@ -47,7 +47,7 @@ impl Dot for Int8 {
             unsafe {
                 let columns = two_columns(panel.add(unit * PANEL_STEP));
                 let units = units_in_fours::<ROWS>(rows.add(unit * ROWS * UNIT));
-                for row in 0..ROWS {
+                each_row!(ROWS, |row| {
                     for half in 0..2 {
                         let (sum, columns, units) = (sums[row][half], columns[half], units[row / 4]);
                         sums[row][half] = match row % 4 {
@@ -57,7 +57,7 @@ impl Dot for Int8 {
                             _ => sdot!(sum, columns, units, "3"),
                         };
                     }
-                }
+                });
             }
         }
     }

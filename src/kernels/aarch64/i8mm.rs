@@ -8,7 +8,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::neon::{two_columns, units_in_fours};
+use super::neon::{MAX_FOURS, each_row, two_columns, units_in_fours};
 use crate::kernels::vector::{Dot, cpu_functions};
 use crate::kernels::{PANEL_STEP, UNIT};
 
@@ -109,8 +109,9 @@ pub(super) struct Matrices<P>(PhantomData<P>);
 
 impl<P: Product> Dot for Matrices<P> {
     const LANES: usize = 4;
-    // 12 · 2 sums, 4 columns, and 2 of rows at a time of 32 registers.
-    const ROWS: usize = 12;
+    // 10 · 2 sums, 4 columns, 2 of rows and a pair of 32 registers. With 12 rows all would be taken, and half of the instructions
+    // would move sums about.
+    const ROWS: usize = 10;
     const DEPTH: usize = 2;
     const SIGNED_ROWS: bool = false;
     type Sum = P::Sum;
@@ -128,23 +129,28 @@ impl<P: Product> Dot for Matrices<P> {
         unsafe {
             let columns = [two_columns(panel), two_columns(panel.add(PANEL_STEP))];
             let units = [units_in_fours::<ROWS>(rows), units_in_fours::<ROWS>(rows.add(ROWS * UNIT))];
-            for half in 0..2 {
-                let [first, second] = columns.map(|columns| vreinterpretq_s32_s8(columns[half]));
-                let pairs_of_columns = [vzip1q_s32(first, second), vzip2q_s32(first, second)];
-                for row in (0..ROWS - ROWS % 2).step_by(2) {
-                    let [first, second] = units.map(|units| units[row / 4]);
-                    let pair = match row % 4 {
-                        0 => vzip1q_s32(first, second),
-                        _ => vzip2q_s32(first, second),
-                    };
+            let [[a, b], [c, d]] = columns.map(|columns| columns.map(|column| vreinterpretq_s32_s8(column)));
+            let pairs_of_columns =
+                [[vzip1q_s32(a, c), vzip2q_s32(a, c)], [vzip1q_s32(b, d), vzip2q_s32(b, d)]];
+            each_row!(ROWS / 2, |pair| {
+                let row = 2 * pair;
+                // The macro goes on to pairs beyond the last, which no code is made of.
+                let four = row / 4 % MAX_FOURS;
+                let (first, second) = (units[0][four], units[1][four]);
+                let rows = if pair % 2 == 0 { vzip1q_s32(first, second) } else { vzip2q_s32(first, second) };
+                for half in 0..2 {
                     for n in 0..2 {
-                        sums[row + n][half] = P::add_pair(sums[row + n][half], pair, pairs_of_columns[n]);
+                        sums[row + n][half] =
+                            P::add_pair(sums[row + n][half], rows, pairs_of_columns[half][n]);
                     }
                 }
-                if ROWS % 2 == 1 {
-                    let row = ROWS - 1;
-                    for (units, columns) in units.iter().zip(&columns) {
-                        sums[row][half] = P::add_single(sums[row][half], units[row / 4], row, columns[half]);
+            });
+            if ROWS % 2 == 1 {
+                let row = ROWS - 1;
+                for half in 0..2 {
+                    for unit in 0..2 {
+                        let (units, columns) = (units[unit][row / 4], columns[unit][half]);
+                        sums[row][half] = P::add_single(sums[row][half], units, row, columns);
                     }
                 }
             }

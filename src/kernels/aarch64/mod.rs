@@ -35,7 +35,7 @@ mod plain {
     use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
 
     functions! {
-        FUNCTIONS, features: "neon", vector: Neon, int8: Int8 [1 2 3 4 5], blocks: Int8Exact [1 2],
+        FUNCTIONS, features: "neon", vector: Neon, int8: Int8 [1 2 3 4], blocks: Int8Exact [1 2],
         float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
     }
 }
@@ -50,7 +50,7 @@ mod dot_product {
 
     functions! {
         FUNCTIONS, features: "neon,dotprod", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10 11 12],
-        blocks: Int8 [1 2 3 4], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
+        blocks: Int8 [1 2], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
     }
 }
 
@@ -63,8 +63,8 @@ mod matrices {
     use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
 
     functions! {
-        FUNCTIONS, features: "neon,dotprod,i8mm", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10 11 12],
-        blocks: Int8 [1 2 3 4], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
+        FUNCTIONS, features: "neon,dotprod,i8mm", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10],
+        blocks: Int8 [1 2], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
     }
 }
 
@@ -75,7 +75,7 @@ mod matrices_bf16 {
     use crate::kernels::{Functions, tiles};
 
     pub(super) const FUNCTIONS: Functions = Functions {
-        bf16: Some(tiles!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10 11 12])),
+        bf16: Some(tiles!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10])),
         ..matrices::FUNCTIONS
     };
 }

@@ -113,6 +113,23 @@ pub(super) unsafe fn units_in_fours<const ROWS: usize>(rows: *const u8) -> [int3
     }
 }
 
+/// The body for every row below `$rows`, at most twelve, each time with a number that the compiler knows: a loop that it left as
+/// one would keep sums in memory, and lanes are part of an instruction.
+macro_rules! each_row {
+    ($rows:expr, |$row:ident| $body:block) => {
+        each_row!($rows, $row, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    ($rows:expr, $row:ident, $body:block, $($number:literal)*) => {
+        $(
+            if $rows > $number {
+                let $row: usize = $number;
+                $body
+            }
+        )*
+    };
+}
+pub(super) use each_row;
+
 /// The units of two registers of columns.
 ///
 /// # Safety
@@ -158,8 +175,8 @@ pub(super) struct Int8;
 
 impl Dot for Int8 {
     const LANES: usize = 4;
-    // 5 · 4 sums, 4 columns, 4 of rows and 2 of products, of 32 registers.
-    const ROWS: usize = 5;
+    // 4 · 4 sums, 4 columns, 2 of rows, 2 of a row and 2 of products, of 32 registers.
+    const ROWS: usize = 4;
     const DEPTH: usize = 2;
     const SIGNED_ROWS: bool = true;
     type Sum = HalfSums;
@@ -176,8 +193,8 @@ impl Dot for Int8 {
         unsafe {
             let (first, second) = (two_columns(panel), two_columns(panel.add(PANEL_STEP)));
             let units = [units_in_fours::<ROWS>(rows), units_in_fours::<ROWS>(rows.add(ROWS * UNIT))];
-            for row in 0..ROWS {
-                let [a, b] = units.map(|units| unit_of(units[row / 4], row));
+            each_row!(ROWS, |row| {
+                let (a, b) = (unit_of(units[0][row / 4], row), unit_of(units[1][row / 4], row));
                 for half in 0..2 {
                     let low = vmull_s8(vget_low_s8(a), vget_low_s8(first[half]));
                     let low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(second[half]));
@@ -187,7 +204,7 @@ impl Dot for Int8 {
                     *low_sum = vpadalq_s16(*low_sum, low);
                     *high_sum = vpadalq_s16(*high_sum, high);
                 }
-            }
+            });
         }
     }
 
@@ -204,7 +221,7 @@ pub(super) struct Int8Exact;
 
 impl Dot for Int8Exact {
     const LANES: usize = 4;
-    const ROWS: usize = 5;
+    const ROWS: usize = 4;
     const DEPTH: usize = 1;
     const SIGNED_ROWS: bool = true;
     type Sum = HalfSums;
@@ -220,7 +237,7 @@ impl Dot for Int8Exact {
         // SAFETY: as the caller vouches.
         unsafe {
             let (columns, units) = (two_columns(panel), units_in_fours::<ROWS>(rows));
-            for row in 0..ROWS {
+            each_row!(ROWS, |row| {
                 let unit = unit_of(units[row / 4], row);
                 for half in 0..2 {
                     let [low_sum, high_sum] = &mut sums[row][half];
@@ -228,7 +245,7 @@ impl Dot for Int8Exact {
                     *low_sum = vpadalq_s16(*low_sum, low);
                     *high_sum = vpadalq_s16(*high_sum, vmull_high_s8(unit, columns[half]));
                 }
-            }
+            });
         }
     }
 
@@ -267,7 +284,7 @@ impl Dot for Float {
         unsafe {
             let columns = two_columns(panel).map(|columns| vreinterpretq_f32_s8(columns));
             let rows = units_in_fours::<ROWS>(rows).map(|units| vreinterpretq_f32_s32(units));
-            for row in 0..ROWS {
+            each_row!(ROWS, |row| {
                 for half in 0..2 {
                     let (sum, columns, rows) = (sums[row][half], columns[half], rows[row / 4]);
                     sums[row][half] = match row % 4 {
@@ -277,7 +294,7 @@ impl Dot for Float {
                         _ => vfmaq_laneq_f32::<3>(sum, columns, rows),
                     };
                 }
-            }
+            });
         }
     }
 
