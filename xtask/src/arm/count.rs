@@ -31,6 +31,8 @@ pub struct Arguments {
 /// The only qemu that loads plugins is the one that is linked dynamically.
 const QEMU: &str = "qemu-aarch64";
 
+const BENCH: [&str; 4] = ["--package", "lxmert-bench", "--bin", "lxmert-bench"];
+
 /// A product by ggml alone.
 const PRODUCT: [&str; 4] = ["--package", "ggml-sys-bindings", "--example", "product"];
 
@@ -79,7 +81,7 @@ pub fn count(arguments: &Arguments) -> Result<()> {
     for setting in
         SETTINGS.iter().filter(|one| arguments.cpus.is_empty() || arguments.cpus.contains(&one.cpu))
     {
-        let bench = program::build(&toolchain, Some(setting.ggml), &program::BENCH)?;
+        let bench = program::build(&toolchain, Some(setting.ggml), &BENCH)?;
         for file_type in types(arguments, setting) {
             let model = folder.path().join(format!("{file_type}.gguf"));
             if !model.exists() {

@@ -65,6 +65,8 @@ struct Loop {
     other: u64,
     /// Loads and stores on the stack, which are counted above too.
     spills: u64,
+    /// Calls, whose own instructions are not counted.
+    calls: u64,
 }
 
 impl Loop {
@@ -78,7 +80,7 @@ impl Loop {
 }
 
 fn find(toolchain: &Toolchain) -> Result<Loops> {
-    let program = program::build(toolchain, None, &program::BENCH)?;
+    let program = program::build(toolchain, None, &program::VQA)?;
     let mut objdump = toolchain.binutils().tool("objdump");
     let text = output_of(objdump.args(["--disassemble", "--no-show-raw-insn", "--wide"]).arg(program))?;
     let mut loops = Loops::new();
@@ -235,7 +237,9 @@ impl Loop {
                 _ => &mut counted.other,
             };
             *class += 1;
-            counted.spills += u64::from((is_load || is_store) && instruction.operands.contains("[sp"));
+            let on_stack = ["[sp", "[x29"].iter().any(|base| instruction.operands.contains(base));
+            counted.spills += u64::from((is_load || is_store) && on_stack);
+            counted.calls += u64::from(["bl", "blr"].contains(&mnemonic));
         }
         // Some products are with a row of ones and not part of the result, so a whole block's are known by its scales.
         if scaled > 0 {
@@ -250,18 +254,18 @@ const LANES: u64 = 4;
 const BLOCK: u64 = 32;
 
 const HEAD: &str = "\
-| module | element | rows | multiplications | multiplying | other vector | loads | stores | prefetches | other | of them on the stack | instructions per multiplication |
-|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+| module | element | rows | multiplications | multiplying | other vector | loads | stores | prefetches | other | on the stack | calls | instructions per multiplication |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
 fn table(loops: &Loops) -> String {
     let mut table = HEAD.to_owned();
     for (Kernel { set, element, rows }, turn) in loops {
-        let Loop { macs, multiply, vector, load, store, prefetch, other, spills } = turn;
+        let Loop { macs, multiply, vector, load, store, prefetch, other, spills, calls } = turn;
         let per_mac = turn.per_mac();
         let _ = writeln!(
             table,
-            "| {set} | {element} | {rows} | {macs} | {multiply} | {vector} | {load} | {store} | {prefetch} | {other} | {spills} | {per_mac:.4} |"
+            "| {set} | {element} | {rows} | {macs} | {multiply} | {vector} | {load} | {store} | {prefetch} | {other} | {spills} | {calls} | {per_mac:.4} |"
         );
     }
     table
@@ -273,8 +277,9 @@ fn parse(table: &str) -> Result<Loops> {
         let mut cells = line.split('|').map(str::trim).skip(1);
         let (set, element) = (cells.next()?.to_owned(), cells.next()?.to_owned());
         let numbers: Vec<u64> = cells.map_while(|cell| cell.parse().ok()).collect();
-        let [rows, macs, multiply, vector, load, store, prefetch, other, spills] = numbers.try_into().ok()?;
-        let turn = Loop { macs, multiply, vector, load, store, prefetch, other, spills };
+        let [rows, macs, multiply, vector, load, store, prefetch, other, spills, calls] =
+            numbers.try_into().ok()?;
+        let turn = Loop { macs, multiply, vector, load, store, prefetch, other, spills, calls };
         Some((Kernel { set, element, rows }, turn))
     };
     rows.lines().map(|line| row(line).ok_or_else(|| format!("{line:?} is no row"))).collect()
@@ -301,6 +306,7 @@ fn worse(found: &Loops, expected: &Loops) -> Vec<String> {
     let gone = gone.map(|kernel| format!("{} is gone", name(kernel)));
     let changed = found.iter().filter_map(|(kernel, turn)| match expected.get(kernel) {
         None => Some(format!("{} is new", name(kernel))),
+        Some(_) if turn.calls > 0 => Some(format!("{} calls a function in its inner loop", name(kernel))),
         Some(before) if turn.per_mac() > before.per_mac() * MARGIN => Some(format!(
             "{} takes {:.4} instructions per multiplication, not {:.4}",
             name(kernel),
@@ -332,6 +338,7 @@ mod tests {
     1014:\tsdot\tv3.4s, v1.16b, v2.4b[3]
     1018:\tstr\tq3, [sp, #16]
     101c:\tmov\tv5.16b, v8.16b
+    101e:\tbl\t2000 <elsewhere>
     1020:\tsubs\tx10, x10, #0x1
     1024:\tb.ne\t1008 <_RINv+0x8>  // b.any
     1028:\tcbnz\tx15, 1000 <_RINv>
@@ -346,10 +353,19 @@ mod tests {
         let kernel = Kernel::named(function.name).unwrap();
         assert_eq!((&*kernel.set, &*kernel.element, kernel.rows), ("dot_product", "int8", 12));
         let turn = Loop::count(&kernel, function.busiest_loop().unwrap());
-        let expected =
-            Loop { macs: 32, multiply: 2, vector: 1, load: 1, store: 1, prefetch: 1, other: 2, spills: 1 };
+        let expected = Loop {
+            macs: 32,
+            multiply: 2,
+            vector: 1,
+            load: 1,
+            store: 1,
+            prefetch: 1,
+            other: 3,
+            spills: 1,
+            calls: 1,
+        };
         assert_eq!(turn, expected);
-        assert_eq!(turn.per_mac(), 0.25);
+        assert_eq!(turn.per_mac(), 9.0 / 32.0);
     }
 
     #[test]
@@ -377,6 +393,8 @@ mod tests {
         let beyond = Loop { load: 6, ..turn };
         let spilled = Loop { load: 1, spills: 1, ..turn };
         assert_eq!(worse(&Loops::from([(kernel(1), beyond), (kernel(2), spilled)]), &expected).len(), 2);
+        let calling = Loop { other: 1, calls: 1, ..turn };
+        assert_eq!(worse(&Loops::from([(kernel(1), calling), (kernel(2), turn)]), &expected).len(), 1);
         assert_eq!(worse(&Loops::from([(kernel(1), turn), (kernel(3), turn)]), &expected).len(), 2);
     }
 }

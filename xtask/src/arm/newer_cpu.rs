@@ -11,15 +11,13 @@ use crate::tools::output_of;
 /// What `LXMERT_CPU` is in the build, and an instruction in it that the oldest CPU lacks.
 const BUILDS: [(&str, &str); 2] = [("armv8.2-a+dotprod+fp16", "dotprod"), ("armv8.6-a+i8mm", "i8mm")];
 
-const PROGRAM: [&str; 4] = ["--package", "lxmert", "--bin", "lxmert-vqa"];
-
 const QUESTION: [&str; 2] = ["--question", "what shape is in the image?"];
 
 /// Builds for each and runs it.
 pub fn check(toolchain: &Toolchain) -> Result<()> {
     for (built_for, instruction) in BUILDS {
         println!("building with LXMERT_CPU={built_for}");
-        let program = program::build(toolchain, Some(built_for), &PROGRAM)?;
+        let program = program::build(toolchain, Some(built_for), &program::VQA)?;
         let run = |cpu, arguments: &[&str]| {
             let mut command = toolchain.run(cpu, &program);
             command.args(QUESTION).args(arguments);

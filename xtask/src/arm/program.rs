@@ -7,8 +7,8 @@ use super::toolchain::{Cpu, TARGET, Toolchain};
 use crate::Result;
 use crate::tools::{output_of, target_directory};
 
-/// `lxmert-bench` as the tests are built, so that nothing is compiled twice.
-pub const BENCH: [&str; 5] = ["--workspace", "--exclude", "xtask", "--bin", "lxmert-bench"];
+/// What a new user runs first.
+pub const VQA: [&str; 4] = ["--package", "lxmert", "--bin", "lxmert-vqa"];
 
 /// Builds one program, which Cargo's arguments name, and returns its path. ggml's code is compiled for the CPU that is named as for
 /// `LXMERT_CPU`, or else for any.

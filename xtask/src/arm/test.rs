@@ -79,6 +79,8 @@ pub fn test(arguments: &Arguments) -> Result<()> {
     if whole {
         say("programs for newer CPUs");
         others.push(("programs for newer CPUs", newer_cpu::check(&toolchain)));
+    }
+    if arguments.quick || whole {
         say("inner loops");
         others.push(("inner loops", loops::check(&toolchain)));
     }
