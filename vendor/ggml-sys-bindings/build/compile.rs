@@ -41,7 +41,9 @@ impl<'a> Compiler<'a> {
             let mut cpu = self.settings(language);
             cpu.flag(&self.cpu.flag).files(self.cpu_files(language)?);
             let mut base = self.settings(language);
-            base.files(files(&self.source.src(), language)?);
+            // Weights are unpacked to the same numbers on every CPU: compilers would fuse a product and a sum where it has an
+            // instruction for both.
+            base.flag_if_supported("-ffp-contract=off").files(files(&self.source.src(), language)?);
             units.extend([cpu, base]);
         }
         let takes_cpu = units[0]
