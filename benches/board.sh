@@ -72,8 +72,9 @@ for program in awk sed; do command -v $program >/dev/null || missing+=("$program
 
 # What is measured, so that a run that goes on mixes no two states of the source or settings.
 revision=$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+changes=$(git diff HEAD 2>/dev/null | cksum | cut -d' ' -f1)
 target=${CARGO_TARGET_DIR:-target}
-pieces=$target/board/${revision}-${LXMERT_CPU:-native}-runs$runs-tests-$tests
+pieces=$target/board/$revision-$changes-${LXMERT_CPU:-native}-runs$runs-tests-$tests
 [ $fresh = no ] || rm -rf "$pieces"
 mkdir -p "$pieces"
 
@@ -225,7 +226,7 @@ measure() {
         printf '{"type":%s,"threads":%s,"asked_lowering":%s,' "$(string "$type")" "$threads" "$(string "$lowering")"
         printf '"before":%s,"after":%s,' "$before" "$(state)"
         awk 'NR == 1 { slowest = $1 } { if ($1 < slowest) slowest = $1; if ($2 > hottest) hottest = $2 }
-            END { printf "\"slowest_clock_khz\":%d,\"hottest_millidegrees\":%d,", slowest, hottest }' "$piece.watch"
+            END { printf "\"slowest_clock_khz\":%s,\"hottest_millidegrees\":%s,", slowest ? slowest : "null", hottest ? hottest : "null" }' "$piece.watch"
         printf '"report":%s}' "$(cat "$piece.report")"
     } >"$piece.part"
     mv "$piece.part" "$piece"
