@@ -53,7 +53,7 @@ fn failed(why: impl std::fmt::Display) -> Box<dyn Error> {
 
 fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg("--first-answer").arg("--model").arg(model);
+    command.args(["--answer", "1,0"]).arg("--model").arg(model);
     command.arg("--lowering").arg(case.lowering.to_string());
     command.arg("--threads").arg(case.threads.to_string());
     if let Some(cpus) = &case.cpus {
@@ -74,9 +74,12 @@ fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
     Ok(command)
 }
 
-/// What the process does.
-pub fn answer(model: &Model, case: &Case) -> Result<(), Box<dyn Error>> {
-    Work::new(model, case)?.run()?;
+/// What the process does: so many first questions, then so many about the last one's image.
+pub fn answer(model: &Model, case: &Case, first: usize, next: usize) -> Result<(), Box<dyn Error>> {
+    let mut work = Work::new(model, case)?;
+    (0..first).try_for_each(|_| work.run())?;
+    (0..next).try_for_each(|_| work.run_next())?;
+    drop(work);
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(ANSWERED.as_bytes())?;
     stdout.flush()?;

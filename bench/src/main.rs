@@ -91,9 +91,9 @@ struct Arguments {
     /// Print one JSON object a line for each lowering, number of threads, and pairs.
     #[arg(long)]
     json: bool,
-    /// Answer once and say so: what a cold start starts.
-    #[arg(long, hide = true)]
-    first_answer: bool,
+    /// Answer that many first and next questions and say so: what a cold start starts, and where instructions are counted.
+    #[arg(long, value_name = "FIRST,NEXT", hide = true, value_delimiter = ',')]
+    answer: Vec<usize>,
 }
 
 fn main() -> ExitCode {
@@ -108,8 +108,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let source = Source::of(arguments)?;
     let model = Model::open(source.path())?;
     let cases = cases(arguments, &lowerings, &model);
-    if arguments.first_answer {
-        return cases.iter().try_for_each(|case| cold_start::answer(&model, case));
+    if let [first, next] = arguments.answer[..] {
+        return cases.iter().try_for_each(|case| cold_start::answer(&model, case, first, next));
     }
     let Arguments { runs, warmup, cold_starts, profile, .. } = *arguments;
     let repeats = Repeats { runs: runs.get(), warmup, cold_starts, profile };

@@ -128,8 +128,10 @@ impl<P: Product> Dot for Matrices<P> {
         // SAFETY: as the caller vouches.
         unsafe {
             let columns = [two_columns(panel), two_columns(panel.add(PANEL_STEP))];
+            let words = |unit: usize, half: usize| vreinterpretq_s32_s8(columns[unit][half]);
             let units = [units_in_fours::<ROWS>(rows), units_in_fours::<ROWS>(rows.add(ROWS * UNIT))];
-            let [[a, b], [c, d]] = columns.map(|columns| columns.map(|column| vreinterpretq_s32_s8(column)));
+            // Two levels of `map` would be a call in every step.
+            let [[a, b], [c, d]] = [[words(0, 0), words(0, 1)], [words(1, 0), words(1, 1)]];
             let pairs_of_columns =
                 [[vzip1q_s32(a, c), vzip2q_s32(a, c)], [vzip1q_s32(b, d), vzip2q_s32(b, d)]];
             each_row!(ROWS / 2, |pair| {

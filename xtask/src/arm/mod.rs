@@ -1,7 +1,10 @@
 //! 64-bit ARM without such a machine: a cross toolchain, and qemu to run what it builds.
 
+mod count;
 mod debian;
+mod loops;
 mod newer_cpu;
+mod program;
 mod test;
 pub mod toolchain;
 
@@ -12,6 +15,10 @@ use toolchain::{Cpu, RustFrom, Toolchain};
 pub enum Task {
     /// Build everything for the target, and run the tests under qemu on each CPU.
     Test(test::Arguments),
+    /// Count what the inner loops of the kernels are made of, and compare with benches/arm-loops.md.
+    Loops(loops::Arguments),
+    /// Count the instructions of an answer under qemu, beside ggml's, and compare with the goals.
+    Count(count::Arguments),
     /// Print the variables that builds for the target need, for a shell: eval "$(cargo xtask arm env)".
     Env(Env),
 }
@@ -29,6 +36,8 @@ pub struct Env {
 pub fn run(task: &Task) -> Result<()> {
     match task {
         Task::Test(arguments) => test::test(arguments),
+        Task::Loops(arguments) => loops::loops(arguments),
+        Task::Count(arguments) => count::count(arguments),
         Task::Env(arguments) => env(arguments),
     }
 }

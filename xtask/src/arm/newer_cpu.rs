@@ -1,12 +1,12 @@
 //! Programs whose ggml was compiled for a newer CPU than the one that they run on: they say so where they need ggml's operations, work
 //! where they do not, and never die of an illegal instruction.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use super::toolchain::{Cpu, TARGET, Toolchain};
+use super::program;
+use super::toolchain::{Cpu, Toolchain};
 use crate::Result;
-use crate::tools::{output_of, succeed, target_directory};
+use crate::tools::output_of;
 
 /// What `LXMERT_CPU` is in the build, and an instruction in it that the oldest CPU lacks.
 const BUILDS: [(&str, &str); 2] = [("armv8.2-a+dotprod+fp16", "dotprod"), ("armv8.6-a+i8mm", "i8mm")];
@@ -16,7 +16,8 @@ const QUESTION: [&str; 2] = ["--question", "what shape is in the image?"];
 /// Builds for each and runs it.
 pub fn check(toolchain: &Toolchain) -> Result<()> {
     for (built_for, instruction) in BUILDS {
-        let program = build(toolchain, built_for)?;
+        println!("building with LXMERT_CPU={built_for}");
+        let program = program::build(toolchain, Some(built_for), &program::VQA)?;
         let run = |cpu, arguments: &[&str]| {
             let mut command = toolchain.run(cpu, &program);
             command.args(QUESTION).args(arguments);
@@ -35,25 +36,6 @@ pub fn check(toolchain: &Toolchain) -> Result<()> {
         println!("built for {built_for}: {} is refused where it cannot run", old.name());
     }
     Ok(())
-}
-
-/// In a folder of its own, so that the other builds stay as they are.
-fn build(toolchain: &Toolchain, built_for: &str) -> Result<PathBuf> {
-    println!("building with LXMERT_CPU={built_for}");
-    let folder = target_directory()?.join("newer-cpu");
-    let mut cargo = toolchain.cargo(Cpu::Max);
-    cargo.env("LXMERT_CPU", built_for).env("CARGO_TARGET_DIR", &folder);
-    succeed(cargo.args([
-        "build",
-        "--release",
-        "--target",
-        TARGET,
-        "--package",
-        "lxmert",
-        "--bin",
-        "lxmert-vqa",
-    ]))?;
-    Ok(folder.join(TARGET).join("release/lxmert-vqa"))
 }
 
 fn answers(command: &mut Command) -> Result<()> {

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::newer_cpu;
 use super::toolchain::{Cpu, RustFrom, TARGET, Toolchain};
+use super::{loops, newer_cpu};
 use crate::Result;
 use crate::tools::{does_not_start, output_of, succeed};
 
@@ -75,16 +75,21 @@ pub fn test(arguments: &Arguments) -> Result<()> {
         outcome.time = outcome.started.elapsed();
         done.push(outcome);
     }
-    let newer = if whole {
+    let mut others: Vec<(&str, Result<()>)> = Vec::new();
+    if whole {
         say("programs for newer CPUs");
-        newer_cpu::check(&toolchain)
-    } else {
-        Ok(())
-    };
+        others.push(("programs for newer CPUs", newer_cpu::check(&toolchain)));
+    }
+    if arguments.quick || whole {
+        say("inner loops");
+        others.push(("inner loops", loops::check(&toolchain)));
+    }
 
     say("summary");
     done.iter().for_each(Outcome::print);
-    newer.map_err(|error| format!("programs for newer CPUs: {error}"))?;
+    for (name, outcome) in others {
+        outcome.map_err(|error| format!("{name}: {error}"))?;
+    }
     if done.iter().any(|outcome| !outcome.failures.is_empty()) {
         return Err("tests failed under qemu".to_owned());
     }

@@ -92,6 +92,8 @@ impl Toolchain {
         command.env(format!("CC_{cc_target}"), compiler("gcc"));
         command.env(format!("CXX_{cc_target}"), compiler("g++"));
         command.env(format!("AR_{cc_target}"), compiler("ar"));
+        // Symbols tell which tile of the kernels they are: `loops` reads them.
+        command.env(format!("{cargo_target}_RUSTFLAGS"), "-Csymbol-mangling-version=v0");
         // For tests that start programs of this project: the kernel does not know qemu's part.
         command.env("LXMERT_RUNNER", self.qemu);
         self.emulate(command, cpu);
@@ -108,8 +110,13 @@ impl Toolchain {
         command
     }
 
+    /// `objdump`, `nm` and the others for the target's files.
+    pub fn binutils(&self) -> &Binutils {
+        &self.compilers
+    }
+
     /// qemu takes by variables what its options would say, so that one name without arguments starts it.
-    fn emulate(&self, command: &mut Command, cpu: Cpu) {
+    pub fn emulate(&self, command: &mut Command, cpu: Cpu) {
         command.env("QEMU_CPU", cpu.name()).env("QEMU_LD_PREFIX", &self.libraries);
     }
 }
@@ -132,6 +139,13 @@ fn programs(compilers: &Binutils) -> Result<&'static str> {
         return Err(format!("no {}, though CROSS_COMPILE names it", compiler.display()));
     }
     qemu().ok_or_else(|| "no qemu-aarch64-static, though its package is installed".to_owned())
+}
+
+/// Sees to it that programs are there, each with the package that has it.
+pub fn need(programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package);
+    let packages: Vec<&str> = missing.collect();
+    if packages.is_empty() { Ok(()) } else { apt_install(&packages) }
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
