@@ -38,7 +38,7 @@ impl FusedModel {
         if packing.is_some_and(|packing| packing.has(Element::Bf16)) && !kernels.has_bf16() {
             return Err(Packing::refusal(
                 "in bf16, which the kernels for this CPU do not multiply",
-                "with --pack avx2, or without --pack",
+                "with --pack avx2 or neon, or without --pack",
             ));
         }
         let recorder = Recorder::new(kernels, config.visual_feat_dim, config.visual_pos_dim);

@@ -1,12 +1,14 @@
 //! Lays out an installation: libraries, headers, and what pkg-config and CMake need to find them.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::libraries::{self, Libraries};
+use crate::licences::Work;
 use crate::{Result, licences, root};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -30,10 +32,9 @@ pub fn install(arguments: &Arguments) -> Result<()> {
     let target = arguments.target.as_deref();
     let libraries = libraries::build(target)?;
     let layout = Layout { prefix, libdir: arguments.libdir.clone() };
-    layout.write_libraries(&libraries)?;
-    layout.write_headers()?;
-    layout.write_packages(&libraries)?;
-    layout.write_licences(&licences::third_party(target)?)
+    layout.write_shared(&libraries)?;
+    layout.write_development(&libraries)?;
+    layout.write_licences("lxmert", "LICENSE", &licences::third_party(Work::Library, target, &[])?)
 }
 
 /// The folder that files go to.
@@ -57,20 +58,31 @@ fn libdir(text: &str) -> Result<PathBuf> {
     }
 }
 
-struct Layout {
-    prefix: PathBuf,
-    libdir: PathBuf,
+/// Where files go.
+pub struct Layout {
+    pub prefix: PathBuf,
+    /// Within the prefix.
+    pub libdir: PathBuf,
 }
 
 impl Layout {
-    fn write_libraries(&self, libraries: &Libraries) -> Result<()> {
-        let folder = self.libdir.as_path();
+    /// What programs need that are linked to the shared library.
+    pub fn write_shared(&self, libraries: &Libraries) -> Result<()> {
         let shared = format!("liblxmert.so.{VERSION}");
-        let soname = libraries::soname();
-        self.copy(&libraries.shared, &folder.join(&shared))?;
-        self.link(&shared, &folder.join(&soname))?;
-        self.link(&soname, &folder.join("liblxmert.so"))?;
-        self.copy(&libraries.archive, &folder.join("liblxmert.a"))
+        // rustc makes it as if it were a program.
+        self.place(&self.libdir.join(&shared), |path| {
+            fs::copy(&libraries.shared, path)?;
+            fs::set_permissions(path, Permissions::from_mode(0o644))
+        })?;
+        self.link(&shared, &self.libdir.join(libraries::soname()))
+    }
+
+    /// What compilers need.
+    pub fn write_development(&self, libraries: &Libraries) -> Result<()> {
+        self.link(&libraries::soname(), &self.libdir.join("liblxmert.so"))?;
+        self.copy(&libraries.archive, &self.libdir.join("liblxmert.a"))?;
+        self.write_headers()?;
+        self.write_packages(libraries)
     }
 
     fn write_headers(&self) -> Result<()> {
@@ -101,9 +113,10 @@ impl Layout {
         write(&cmake, "lxmertConfigVersion.cmake", include_str!("../templates/lxmertConfigVersion.cmake.in"))
     }
 
-    fn write_licences(&self, third_party: &str) -> Result<()> {
-        let folder = Path::new("share/doc/lxmert");
-        self.copy(&root().join("LICENSE"), &folder.join("LICENSE"))?;
+    /// The project's own licence by the name that it has there, and those of what it contains.
+    pub fn write_licences(&self, package: &str, own: &str, third_party: &str) -> Result<()> {
+        let folder = Path::new("share/doc").join(package);
+        self.copy(&root().join("LICENSE"), &folder.join(own))?;
         self.write(third_party, &folder.join("LICENSES-third-party.txt"))?;
         match licences::standard_library()? {
             Some(file) => self.copy(&file, &folder.join("LICENSES-rust-library.html")),
@@ -111,11 +124,11 @@ impl Layout {
         }
     }
 
-    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+    pub fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         self.place(to, |path| fs::copy(from, path).map(drop))
     }
 
-    fn write(&self, text: &str, to: &Path) -> Result<()> {
+    pub fn write(&self, text: &str, to: &Path) -> Result<()> {
         self.place(to, |path| fs::write(path, text))
     }
 

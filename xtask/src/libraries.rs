@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::package::zig::Zig;
 use crate::tools::{Binutils, cargo, output_of, succeed};
 use crate::{Result, root};
 
@@ -37,8 +38,24 @@ pub fn major() -> &'static str {
 
 /// Builds for a target, or for this machine.
 pub fn build(target: Option<&str>) -> Result<Libraries> {
+    let mut command = cargo();
+    command.args(["rustc", "--release", "--locked"]);
+    if let Some(target) = target {
+        command.args(["--target", target]);
+    }
+    finish(target, compile(command)?, &[])
+}
+
+/// Builds with zig. Its C++ library becomes a part of both: other compilers have another.
+pub fn build_with(zig: &Zig) -> Result<Libraries> {
+    let mut built = compile(zig.cargo("rustc"))?;
+    built.system.retain(|library| library != "-lc++");
+    finish(Some(zig.target()), built, &zig.cpp_libraries()?)
+}
+
+/// Hides all but the listed functions, and looks whether that was done. `parts` are static libraries that belong into the archive.
+fn finish(target: Option<&str>, built: Built, parts: &[PathBuf]) -> Result<Libraries> {
     let exported = exported_symbols()?;
-    let built = compile(target)?;
     let binutils = Binutils::of(target);
     let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
 
@@ -47,7 +64,7 @@ pub fn build(target: Option<&str>) -> Result<Libraries> {
     check(&exported, &defined(&binutils, &shared, &["--dynamic"])?, "the shared library")?;
 
     let object = folder.path().join("lxmert.o");
-    one_object(&binutils, &built.archive, &exported, &object)?;
+    one_object(&binutils, &built.archive, parts, &exported, &object)?;
     check(&exported, &defined(&binutils, &object, &["--extern-only"])?, "the static library")?;
     let archive = folder.path().join("liblxmert.a");
     succeed(binutils.tool("ar").arg("rcsD").arg(&archive).arg(&object))?;
@@ -68,14 +85,10 @@ struct Built {
     system: Vec<String>,
 }
 
-/// Lets Cargo build both forms at once. The package itself is only an `rlib`, so that no other build waits for these.
-fn compile(target: Option<&str>) -> Result<Built> {
-    let mut command = cargo();
-    command.args(["rustc", "--release", "--locked", "--package", "lxmert", "--lib", "--no-default-features"]);
+/// Lets `cargo rustc` build both forms at once. The package itself is only an `rlib`, so that no other build waits for these.
+fn compile(mut command: Command) -> Result<Built> {
+    command.args(["--package", "lxmert", "--lib", "--no-default-features"]);
     command.args(["--crate-type", "cdylib,staticlib", "--message-format", "json"]);
-    if let Some(target) = target {
-        command.args(["--target", target]);
-    }
     command.args(["--", "--print", "native-static-libs"]);
     // The name that programs ask the loader for. Here and not in build.rs, where Cargo takes it only for a package whose manifest has a
     // cdylib.
@@ -126,14 +139,22 @@ fn system_libraries(listed: &str) -> Result<Vec<String>> {
 }
 
 /// Links what the exported functions need of the archive into one object, where these alone are global.
-fn one_object(binutils: &Binutils, archive: &Path, exported: &BTreeSet<String>, object: &Path) -> Result<()> {
+fn one_object(
+    binutils: &Binutils,
+    archive: &Path,
+    parts: &[PathBuf],
+    exported: &BTreeSet<String>,
+    object: &Path,
+) -> Result<()> {
     let mut ld = binutils.tool("ld");
     ld.args(["--relocatable", "--strip-debug", "--gc-sections"]);
     // Sections of a C++ template are dropped from all objects but one when a program is linked. These would then refer to another
     // object's symbols, which local ones cannot.
     ld.arg("--force-group-allocation");
     ld.args(exported.iter().map(|symbol| format!("--undefined={symbol}")));
-    succeed(ld.arg(archive).arg("-o").arg(object))?;
+    // The parts need each other.
+    ld.arg(archive).arg("--start-group").args(parts).arg("--end-group");
+    succeed(ld.arg("-o").arg(object))?;
 
     let mut objcopy = binutils.tool("objcopy");
     objcopy.args(exported.iter().map(|symbol| format!("--keep-global-symbol={symbol}")));

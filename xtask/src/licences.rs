@@ -1,4 +1,4 @@
-//! The licences of everything that the library contains: they ask to be passed on with it.
+//! The licences of everything that the library and the programs contain: they ask to be passed on with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -10,8 +10,16 @@ use serde_json::Value;
 use crate::tools::{self, cargo, output_of, rustc};
 use crate::{Result, root};
 
-/// One text: each licence once, under the names of the packages that have it.
-pub fn third_party(target: Option<&str>) -> Result<String> {
+/// What is passed on.
+#[derive(Clone, Copy)]
+pub enum Work {
+    Library,
+    Programs,
+}
+
+/// One text: each licence once, under the names of the packages that have it. `others` are names and folders of what is linked beside
+/// Cargo's packages.
+pub fn third_party(work: Work, target: Option<&str>, others: &[(&str, PathBuf)]) -> Result<String> {
     let mut packages_by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut add = |package: &str, folder: &Path| -> Result<()> {
         for file in licence_files(folder)? {
@@ -22,11 +30,18 @@ pub fn third_party(target: Option<&str>) -> Result<String> {
         }
         Ok(())
     };
-    for (package, folder) in packages(target)? {
+    for (package, folder) in packages(work, target)? {
         add(&package, &folder)?;
     }
     add("ggml", &ggml()?)?;
-    let mut text = "The library contains code of these packages, under these licences.\n".to_owned();
+    for (name, folder) in others {
+        add(name, folder)?;
+    }
+    let name = match work {
+        Work::Library => "The library contains",
+        Work::Programs => "The programs contain",
+    };
+    let mut text = format!("{name} code of these packages, under these licences.\n");
     for (licence, mut packages) in packages_by_text {
         packages.sort();
         packages.dedup();
@@ -42,8 +57,8 @@ pub fn standard_library() -> Result<Option<PathBuf>> {
     Ok(file.is_file().then_some(file))
 }
 
-/// Names and folders of the packages that are linked into the library, this project's own left out.
-fn packages(target: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
+/// Names and folders of the packages that are linked into it, this project's own left out.
+fn packages(work: Work, target: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
     let host;
     let platform = match target {
         Some(target) => target,
@@ -53,8 +68,15 @@ fn packages(target: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
         }
     };
     let mut command = cargo();
-    command.args(["metadata", "--locked", "--format-version", "1", "--no-default-features"]);
-    let metadata = json(command.args(["--filter-platform", platform]))?;
+    command.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", platform]);
+    let roots = match work {
+        Work::Library => {
+            command.arg("--no-default-features");
+            &["lxmert"][..]
+        }
+        Work::Programs => &["lxmert", "lxmert-converter", "lxmert-bench"],
+    };
+    let metadata = json(&mut command)?;
     let id_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let packages: HashMap<String, &Value> =
         array(&metadata["packages"]).map(|package| (id_of(&package["id"]), package)).collect();
@@ -65,7 +87,7 @@ fn packages(target: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
     let mut seen = HashSet::new();
     let mut open: Vec<String> = packages
         .iter()
-        .filter(|(_, package)| package["name"] == "lxmert")
+        .filter(|(_, package)| roots.iter().any(|root| package["name"] == *root))
         .map(|(id, _)| id.clone())
         .collect();
     while let Some(id) = open.pop() {

@@ -4,6 +4,7 @@ mod arm;
 mod install;
 mod libraries;
 mod licences;
+mod package;
 mod tools;
 
 use std::path::Path;
@@ -29,6 +30,11 @@ enum Task {
     /// The variables LXMERT_CPU and GGML_SOURCE_DIR count as in any build. For another target than this machine, CROSS_COMPILE is the
     /// prefix of the binutils (aarch64-linux-gnu-); Cargo's own variables name its linker.
     Install(install::Arguments),
+    /// Build Debian packages of the programs and of the C library, for systems from Ubuntu 18.04 on and any CPU of the target.
+    ///
+    /// The compiler is zig, from PyPI, in a folder of its own below Cargo's target folder. dpkg-deb and the target's binutils must be
+    /// installed. DEBFULLNAME and DEBEMAIL say who the packages' maintainer is.
+    Package(package::Arguments),
     /// Build for 64-bit ARM on another machine, and run the tests there under qemu.
     #[command(subcommand)]
     Arm(arm::Task),
@@ -39,6 +45,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Install(arguments) => install::install(&arguments),
+        Task::Package(arguments) => package::package(&arguments),
         Task::Arm(task) => arm::run(&task),
         Task::Header => header(),
     };

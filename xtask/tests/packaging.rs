@@ -1,6 +1,8 @@
 //! Installs the C library as a package would be made, and uses it as others would: through pkg-config, through CMake, from C, C++ and
 //! Python, with every warning an error. All of it must answer as the Rust crate does.
 
+#[path = "packaging/debian.rs"]
+mod debian;
 #[path = "packaging/real_time.rs"]
 mod real_time;
 

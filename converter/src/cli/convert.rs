@@ -85,7 +85,7 @@ pub struct Arguments {
     imatrix: Option<PathBuf>,
 
     /// Store the matrices as the kernels for that instruction set read them, so that a model starts without packing them. The file is
-    /// for running only; avx2, avxvnni and portable differ from avx512vnni in f16 and bf16 alone
+    /// for running only, and every CPU with kernels runs it: avx512vnni and i8mm store f16 and bf16 matrices as bf16, all others as f32
     #[arg(long, value_name = "ISA", ignore_case = true, value_parser = instruction_set())]
     pack: Option<InstructionSet>,
 
