@@ -158,7 +158,10 @@ fn bf16_is_refused_by_kernels_that_do_not_multiply_it() {
     let mut options = SessionOptions::new(&model);
     options.lowering = Lowering::Kernels(InstructionSet::Portable);
     let error = Session::new(&model, options).err().unwrap().to_string();
-    assert!(error.contains("bf16") && error.ends_with("with --pack avx2 or neon, or without --pack"), "{error}");
+    assert!(
+        error.contains("bf16") && error.ends_with("with --pack avx2 or neon, or without --pack"),
+        "{error}"
+    );
 }
 
 /// What to change in a packed file.

@@ -169,7 +169,7 @@ impl<'a> Function<'a> {
 }
 
 impl<'a> Instruction<'a> {
-    /// `  40a1c:	sdot	v9.4s, v0.16b, v4.4b[1]`
+    /// Of a line such as `  40a1c:⇥sdot⇥v9.4s, v0.16b, v4.4b[1]`, where ⇥ is a tabulator.
     fn of(line: &'a str) -> Option<Self> {
         let (address, code) = line.split_once(":\t")?;
         let address = u64::from_str_radix(address.trim(), 16).ok()?;

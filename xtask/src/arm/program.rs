@@ -26,9 +26,9 @@ pub fn build(toolchain: &Toolchain, ggml_cpu: Option<&str>, what: &[&str]) -> Re
         }
     };
     let messages = output_of(&mut cargo)?;
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    executables.last().ok_or_else(|| "cargo build names no program".to_owned())
+    executables.next_back().ok_or_else(|| "cargo build names no program".to_owned())
 }
