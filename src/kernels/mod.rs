@@ -10,9 +10,9 @@
 //!   (`generic::product`).
 //!
 //! An algorithm is written once, in `generic`, over the traits of `vector`. `all`, `x86_64` and `aarch64` compile it for plain
-//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. A [`Kernels`] can only be had where the CPU has its instructions, so that holding
-//! one is the proof that its functions may be called. `program` is the model as a list of such operations, and `workers` the
-//! threads that share them.
+//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. A [`Kernels`] can only be had where
+//! the CPU has its instructions, so that holding one is the proof that its functions may be called. `program` is the model as a list
+//! of such operations, and `workers` the threads that share them.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

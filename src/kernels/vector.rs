@@ -5,7 +5,8 @@
 //! that calls a generic algorithm is compiled as if it had been written for that instruction set.
 //!
 //! Each function is rounded as IEEE 754 says and no order of additions depends on the number of lanes, so that every instruction
-//! set comes to the same bits. Only products of bf16 are rounded as the CPU's maker likes.
+//! set comes to the same bits. There are two exceptions: products of bf16 are rounded as the CPU's maker likes, and NEON without the
+//! dot product takes no −128 in matrices of [`Element::Int8`](super::Element::Int8), which packing never leaves there.
 
 use super::UNIT;
 
@@ -49,7 +50,6 @@ pub(super) trait Vector: Copy + 'static {
     unsafe fn transpose(rows: [Self::F; MAX_LANES]) -> [Self::F; MAX_LANES];
     unsafe fn load_int(from: *const i32) -> Self::I;
     unsafe fn add_int(a: Self::I, b: Self::I) -> Self::I;
-    unsafe fn sub_int(a: Self::I, b: Self::I) -> Self::I;
     /// x · [`ROW_OFFSET`].
     unsafe fn offset(x: Self::I) -> Self::I;
     /// Stores `LANES` integers as bytes: those below 0 as 0, those above 255 as 255.
@@ -107,12 +107,14 @@ pub(super) const MAX_LANES: usize = 16;
 /// The fewest lanes of any register.
 const MIN_LANES: usize = 4;
 
-/// [`MAX_LANES`] sums in as many registers as these take: number n of a row is added to sum n mod 16 on every instruction set.
+/// [`MAX_LANES`] sums in as many registers as these take: number n of a row is added to sum n mod 16 on every instruction set. Rows
+/// are gone through in *rounds* of as many numbers, and the registers of a round by a loop of their own: where the compiler does not
+/// know which register is added to, all are in memory.
 #[derive(Clone, Copy)]
 pub(super) struct PartialSums<V: Vector>([V::F; MAX_LANES / MIN_LANES]);
 
 impl<V: Vector> PartialSums<V> {
-    /// Registers of one round of numbers.
+    /// Registers of a round.
     pub const REGISTERS: usize = MAX_LANES / V::LANES;
 
     /// # Safety
@@ -124,18 +126,18 @@ impl<V: Vector> PartialSums<V> {
         PartialSums([unsafe { V::splat(0.0) }; MAX_LANES / MIN_LANES])
     }
 
-    /// Adds a register of numbers, of which the first is number `at`, a multiple of `LANES`.
+    /// Adds a register of numbers, which is that many registers from the start of a round.
     #[inline(always)]
-    pub unsafe fn add(&mut self, at: usize, x: V::F) {
-        let sum = &mut self.0[at / V::LANES % Self::REGISTERS];
+    pub unsafe fn add(&mut self, register: usize, x: V::F) {
+        let sum = &mut self.0[register];
         // SAFETY: as above.
         *sum = unsafe { V::add(*sum, x) };
     }
 
     /// Adds the products of two registers of numbers.
     #[inline(always)]
-    pub unsafe fn mul_add(&mut self, at: usize, a: V::F, b: V::F) {
-        let sum = &mut self.0[at / V::LANES % Self::REGISTERS];
+    pub unsafe fn mul_add(&mut self, register: usize, a: V::F, b: V::F) {
+        let sum = &mut self.0[register];
         // SAFETY: as above.
         *sum = unsafe { V::mul_add(a, b, *sum) };
     }
@@ -172,8 +174,8 @@ unsafe fn to_array<V: Vector>(x: V::F) -> [f32; MAX_LANES] {
 /// two registers of columns.
 ///
 /// # Safety
-/// As [`Vector`]. A step reads the units of `2 * LANES` columns at `panel`, those of the next unit a [`PANEL_STEP`](super::PANEL_STEP) further on,
-/// and units of `ROWS` rows, which lie side by side.
+/// As [`Vector`]. A step reads the units of `2 * LANES` columns at `panel`, those of the next unit a
+/// [`PANEL_STEP`](super::PANEL_STEP) further on, and units of `ROWS` rows, which lie side by side.
 pub(super) trait Dot: Copy + 'static {
     /// Columns in a register of totals.
     const LANES: usize;
@@ -181,7 +183,8 @@ pub(super) trait Dot: Copy + 'static {
     const ROWS: usize;
     /// Units of a step.
     const DEPTH: usize;
-    /// Whether 8-bit integers of rows are signed. These are stored less [`ROW_OFFSET`], and so are their products' factors.
+    /// Whether 8-bit integers of rows are signed. Rows are then stored less [`ROW_OFFSET`], and `finish` adds
+    /// [`ROW_OFFSET`] · Σ q to each sum, or with blocks the tile itself.
     const SIGNED_ROWS: bool;
     /// What the products of a row with a register of columns are added up in.
     type Sum: Copy;

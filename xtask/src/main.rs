@@ -1,6 +1,8 @@
 //! The project's own tasks, run as `cargo xtask TASK`.
 
+mod apt;
 mod arm;
+mod cuda;
 mod install;
 mod libraries;
 mod licences;
@@ -38,6 +40,10 @@ enum Task {
     /// Build for 64-bit ARM on another machine, and run the tests there under qemu.
     #[command(subcommand)]
     Arm(arm::Task),
+    /// Build with the feature cuda, by NVIDIA's compiler from PyPI (1.1 GB, below Cargo's target folder), and see that the programs start.
+    ///
+    /// No GPU is needed. Where there is one, it multiplies matrices, provided that it is of the kind compiled for.
+    Cuda(cuda::Arguments),
     /// Write include/lxmert.h anew from the functions in src/capi. The list of functions, include/lxmert.symbols, is written by hand.
     Header,
 }
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
         Task::Install(arguments) => install::install(&arguments),
         Task::Package(arguments) => package::package(&arguments),
         Task::Arm(task) => arm::run(&task),
+        Task::Cuda(arguments) => cuda::build(&arguments),
         Task::Header => header(),
     };
     match done {

@@ -1,7 +1,8 @@
 //! The programs that a task runs.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::{Result, root};
@@ -38,10 +39,30 @@ pub fn is_there(program: impl AsRef<OsStr>) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
+/// Sees to a Python environment with packages from PyPI in that folder.
+pub fn python_environment(folder: &Path, packages: &[&str]) -> Result<()> {
+    // Nothing else tells a complete environment from one that was interrupted.
+    let complete = folder.join(packages.join(" "));
+    if complete.is_file() {
+        return Ok(());
+    }
+    eprintln!("installing {} into {}", packages.join(" and "), folder.display());
+    succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
+        .map_err(|error| format!("no Python environment (Debian: apt-get install python3-venv): {error}"))?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))?;
+    fs::write(&complete, "").map_err(|error| format!("{}: {error}", complete.display()))
+}
+
 /// Runs a program whose output the user sees.
 pub fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().map_err(|error| does_not_start(command, &error))?;
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", name(command))) }
+}
+
+/// As [`succeed`], with what the program prints on standard error: standard output may be a shell's to read.
+pub fn succeed_aside(command: &mut Command) -> Result<()> {
+    succeed(command.stdout(std::io::stderr()))
 }
 
 /// Runs a program for what it prints.
@@ -65,6 +86,11 @@ pub fn does_not_start(command: &Command, error: &std::io::Error) -> String {
     format!("{} does not start: {error}", name(command))
 }
 
+/// What the names of the target's compiler and binutils begin with, where that was told.
+pub fn cross_compile() -> Option<OsString> {
+    std::env::var_os("CROSS_COMPILE").filter(|prefix| !prefix.is_empty())
+}
+
 /// The GNU binutils of one target.
 pub struct Binutils {
     prefix: OsString,
@@ -73,8 +99,7 @@ pub struct Binutils {
 impl Binutils {
     /// Those of this machine for `None`, or those that `CROSS_COMPILE` is the prefix of; by default Debian's names for the target.
     pub fn of(target: Option<&str>) -> Self {
-        let given = std::env::var_os("CROSS_COMPILE").filter(|prefix| !prefix.is_empty());
-        let prefix = match (target, given) {
+        let prefix = match (target, cross_compile()) {
             (None, _) => OsString::new(),
             (Some(_), Some(prefix)) => prefix,
             (Some(target), None) => format!("{}-", target.replace("-unknown-", "-")).into(),

@@ -3,9 +3,16 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::neon::{each_row, two_columns, units_in_fours};
+use super::neon::{Float, Neon, each_row, two_columns, units_in_fours};
+use crate::kernels::generic::product::{BlockScaling, Quantized};
+use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, cpu_functions};
-use crate::kernels::{PANEL_STEP, UNIT};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
+
+functions! {
+    FUNCTIONS, features: "neon,dotprod", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10 11 12],
+    blocks: Int8 [1 2], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
+}
 
 /// Adds the products of four columns' units with that of one row, whose lane the register of rows has. An instruction by hand,
 /// since Rust's name for it is not stable yet.

@@ -8,15 +8,28 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::neon::{MAX_FOURS, each_row, two_columns, units_in_fours};
+use super::neon::{Float, MAX_FOURS, Neon, each_row, two_columns, units_in_fours};
+use crate::kernels::generic::product::{BlockScaling, Quantized};
+use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, cpu_functions};
-use crate::kernels::{PANEL_STEP, UNIT};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
 
 /// 8-bit integers by `usmmla`, unsigned rows times signed columns.
-pub(super) type Int8 = Matrices<Integers>;
+type Int8 = Matrices<Int8Product>;
 
 /// bf16 by `bfmmla`.
-pub(super) type Bf16 = Matrices<Halves>;
+type Bf16 = Matrices<Bf16Product>;
+
+functions! {
+    FUNCTIONS, features: "neon,dotprod,i8mm", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10],
+    blocks: Int8 [1 2 3 4], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
+}
+
+/// Those of a CPU that multiplies bf16.
+pub(super) const FUNCTIONS_BF16: Functions = Functions {
+    bf16: Some(tiles!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10])),
+    ..FUNCTIONS
+};
 
 /// sum + a · b by an instruction that Rust has no stable name for yet.
 macro_rules! add_product {
@@ -34,7 +47,7 @@ macro_rules! add_product {
 ///
 /// # Safety
 /// As [`Dot`].
-pub(super) trait Product: Copy + 'static {
+trait Product: Copy + 'static {
     /// Four sums.
     type Sum: Copy;
 
@@ -49,9 +62,9 @@ pub(super) trait Product: Copy + 'static {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Integers;
+struct Int8Product;
 
-impl Product for Integers {
+impl Product for Int8Product {
     type Sum = int32x4_t;
 
     cpu_functions! {
@@ -76,9 +89,9 @@ impl Product for Integers {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Halves;
+struct Bf16Product;
 
-impl Product for Halves {
+impl Product for Bf16Product {
     type Sum = float32x4_t;
 
     cpu_functions! {
@@ -105,7 +118,7 @@ impl Product for Halves {
 /// A [`Dot`] of pairs of rows. The sums of two paired rows with a register of columns are those with its first two columns, in
 /// the place of the first row, and those with the others.
 #[derive(Clone, Copy)]
-pub(super) struct Matrices<P>(PhantomData<P>);
+struct Matrices<P>(PhantomData<P>);
 
 impl<P: Product> Dot for Matrices<P> {
     const LANES: usize = 4;
@@ -139,7 +152,11 @@ impl<P: Product> Dot for Matrices<P> {
                 // The macro goes on to pairs beyond the last, which no code is made of.
                 let four = row / 4 % MAX_FOURS;
                 let (first, second) = (units[0][four], units[1][four]);
-                let rows = if pair % 2 == 0 { vzip1q_s32(first, second) } else { vzip2q_s32(first, second) };
+                let rows = if pair.is_multiple_of(2) {
+                    vzip1q_s32(first, second)
+                } else {
+                    vzip2q_s32(first, second)
+                };
                 for half in 0..2 {
                     for n in 0..2 {
                         sums[row + n][half] =
@@ -162,11 +179,10 @@ impl<P: Product> Dot for Matrices<P> {
     #[inline(always)]
     unsafe fn totals<const ROWS: usize>(mut sums: [[P::Sum; 2]; ROWS]) -> [[P::Sum; 2]; ROWS] {
         for row in (0..ROWS - ROWS % 2).step_by(2) {
-            for half in 0..2 {
-                // SAFETY: as the caller vouches.
-                let [first, second] = unsafe { P::by_row(sums[row][half], sums[row + 1][half]) };
-                (sums[row][half], sums[row + 1][half]) = (first, second);
-            }
+            let ([a, b], [c, d]) = (sums[row], sums[row + 1]);
+            // SAFETY: as the caller vouches.
+            let ([a, c], [b, d]) = unsafe { (P::by_row(a, c), P::by_row(b, d)) };
+            (sums[row], sums[row + 1]) = ([a, b], [c, d]);
         }
         sums
     }

@@ -17,65 +17,10 @@ pub(super) fn functions(set: InstructionSet) -> Option<&'static Functions> {
     let dotprod = is_aarch64_feature_detected!("dotprod");
     let i8mm = dotprod && is_aarch64_feature_detected!("i8mm");
     match set {
-        InstructionSet::Neon => Some(&plain::FUNCTIONS),
-        InstructionSet::DotProd if dotprod => Some(&dot_product::FUNCTIONS),
-        InstructionSet::I8mm if i8mm && is_aarch64_feature_detected!("bf16") => {
-            Some(&matrices_bf16::FUNCTIONS)
-        }
-        InstructionSet::I8mm if i8mm => Some(&matrices::FUNCTIONS),
+        InstructionSet::Neon => Some(&neon::FUNCTIONS),
+        InstructionSet::DotProd if dotprod => Some(&dotprod::FUNCTIONS),
+        InstructionSet::I8mm if i8mm && is_aarch64_feature_detected!("bf16") => Some(&i8mm::FUNCTIONS_BF16),
+        InstructionSet::I8mm if i8mm => Some(&i8mm::FUNCTIONS),
         _ => None,
     }
-}
-
-/// Armv8.0.
-mod plain {
-    use super::neon::{Float, Int8, Int8Exact, Neon};
-    use crate::kernels::generic::product::{BlockScaling, Quantized};
-    use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
-
-    functions! {
-        FUNCTIONS, features: "neon", vector: Neon, int8: Int8 [1 2 3 4], blocks: Int8Exact [1 2],
-        float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
-    }
-}
-
-/// With `sdot`.
-mod dot_product {
-    use super::dotprod::Int8;
-    use super::neon::{Float, Neon};
-    use crate::kernels::generic::product::{BlockScaling, Quantized};
-    use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
-
-    functions! {
-        FUNCTIONS, features: "neon,dotprod", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10 11 12],
-        blocks: Int8 [1 2], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
-    }
-}
-
-/// With `usmmla`.
-mod matrices {
-    use super::i8mm::Int8;
-    use super::neon::{Float, Neon};
-    use crate::kernels::generic::product::{BlockScaling, Quantized};
-    use crate::kernels::generic::{attention, product, rows};
-    use crate::kernels::{Finish, Functions, Head, RowScale, functions, tiles};
-
-    functions! {
-        FUNCTIONS, features: "neon,dotprod,i8mm", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10],
-        blocks: Int8 [1 2], float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
-    }
-}
-
-/// With `usmmla` and `bfmmla`.
-mod matrices_bf16 {
-    use super::i8mm::Bf16;
-    use super::matrices;
-    use crate::kernels::{Functions, tiles};
-
-    pub(super) const FUNCTIONS: Functions = Functions {
-        bf16: Some(tiles!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10])),
-        ..matrices::FUNCTIONS
-    };
 }

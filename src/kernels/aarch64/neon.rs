@@ -2,10 +2,17 @@
 
 use std::arch::aarch64::*;
 
+use crate::kernels::generic::product::{BlockScaling, Quantized};
+use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, ROW_OFFSET, Vector, cpu_functions};
-use crate::kernels::{PANEL_STEP, UNIT};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
 
 const _: () = assert!(ROW_OFFSET == 1 << 7);
+
+functions! {
+    FUNCTIONS, features: "neon", vector: Neon, int8: Int8 [1 2 3 4], blocks: Int8Exact [1 2 3 4],
+    float: Float [1 2 3 4 5 6 7 8 9 10 11 12], bf16: None
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
@@ -25,9 +32,10 @@ impl Vector for Neon {
         }
         fn store(to: *mut f32, x: float32x4_t) { vst1q_f32(to, x) }
         fn store_part(to: *mut f32, x: float32x4_t, count: usize) {
-            if count > 0 { vst1q_lane_f32::<0>(to, x) }
-            if count > 1 { vst1q_lane_f32::<1>(to.add(1), x) }
-            if count > 2 { vst1q_lane_f32::<2>(to.add(2), x) }
+            // Rust's `vst1q_lane_f32` wants a number's alignment.
+            if count > 0 { to.write_unaligned(vgetq_lane_f32::<0>(x)) }
+            if count > 1 { to.add(1).write_unaligned(vgetq_lane_f32::<1>(x)) }
+            if count > 2 { to.add(2).write_unaligned(vgetq_lane_f32::<2>(x)) }
         }
         fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
         fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
@@ -58,7 +66,6 @@ impl Vector for Neon {
         }
         fn load_int(from: *const i32) -> int32x4_t { vld1q_s32(from) }
         fn add_int(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
-        fn sub_int(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
         fn offset(x: int32x4_t) -> int32x4_t { vshlq_n_s32::<7>(x) }
         fn store_bytes(to: *mut u8, x: int32x4_t) {
             let halves = vqmovun_s32(x);
@@ -85,12 +92,22 @@ pub(super) unsafe fn four_units<const ROWS: usize>(rows: *const u8, first: usize
         let from = rows.add(first * UNIT).cast::<i32>();
         let nothing = vdup_n_s32(0);
         match ROWS - first {
-            1 => vcombine_s32(vld1_lane_s32::<0>(from, nothing), nothing),
+            1 => vcombine_s32(one_unit(from), nothing),
             2 => vcombine_s32(vld1_s32(from), nothing),
-            3 => vcombine_s32(vld1_s32(from), vld1_lane_s32::<0>(from.add(2), nothing)),
+            3 => vcombine_s32(vld1_s32(from), one_unit(from.add(2))),
             _ => vld1q_s32(from),
         }
     }
+}
+
+/// A unit and a zero. Rust's `vld1_lane_s32` wants an integer's alignment, which bytes do not have.
+///
+/// # Safety
+/// There is a unit.
+#[inline(always)]
+unsafe fn one_unit(from: *const i32) -> int32x2_t {
+    // SAFETY: as the caller vouches.
+    unsafe { vset_lane_s32::<0>(from.read_unaligned(), vdup_n_s32(0)) }
 }
 
 /// The most groups of four rows in a tile.
@@ -164,12 +181,13 @@ unsafe fn unit_of(units: int32x4_t, row: usize) -> int8x16_t {
 /// The halves added up.
 #[inline(always)]
 unsafe fn whole_sums<const ROWS: usize>(sums: [[HalfSums; 2]; ROWS]) -> [[int32x4_t; 2]; ROWS] {
+    // Two levels of `map` would be a call for every row.
     // SAFETY: as the caller vouches.
-    sums.map(|row| row.map(|[first, second]| unsafe { vpaddq_s32(first, second) }))
+    sums.map(|[[a, b], [c, d]]| unsafe { [vpaddq_s32(a, b), vpaddq_s32(c, d)] })
 }
 
-/// Signed rows times signed columns by way of 16 bits, two products of which are added before they are widened. With integers
-/// of ±127 on the columns' side, as packing leaves them, no such sum saturates; −128 may.
+/// Signed rows times signed columns by way of 16 bits, two products of which are added before they are widened. The sum is exact for
+/// columns of ±127, which is all that packing leaves: 2 · 128 · 127 fits 16 bits. With −128 on both sides it would wrap.
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 

@@ -57,7 +57,6 @@ impl Vector for Portable {
         }
         fn load_int(from: *const i32) -> [i32; LANES] { from.cast::<[i32; LANES]>().read_unaligned() }
         fn add_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, i32::wrapping_add) }
-        fn sub_int(a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] { zip(a, b, i32::wrapping_sub) }
         fn offset(x: [i32; LANES]) -> [i32; LANES] { map(x, |x| x.wrapping_mul(ROW_OFFSET)) }
         fn store_bytes(to: *mut u8, x: [i32; LANES]) {
             to.cast::<[u8; LANES]>().write_unaligned(map(x, |x| x.clamp(0, 255) as u8))

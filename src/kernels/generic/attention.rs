@@ -177,12 +177,18 @@ unsafe fn exponentials<V: Vector>(row: *mut f32, keys: usize, mask: *const f32) 
         }
         let peak = V::splat(V::largest(largest));
         let mut total = PartialSums::<V>::zero();
-        for at in (0..padded).step_by(V::LANES) {
-            let weight = exp::<V>(V::sub(V::load(row.add(at)), peak));
-            V::store(row.add(at), weight);
-            // What lies beyond the last key would be as much as there are lanes beyond it.
-            let counted = V::LANES.min(keys - at);
-            total.add(at, if counted < V::LANES { V::load_part(row.add(at), counted) } else { weight });
+        for round in (0..padded).step_by(MAX_LANES) {
+            for register in 0..PartialSums::<V>::REGISTERS {
+                let at = round + register * V::LANES;
+                if at < padded {
+                    let weight = exp::<V>(V::sub(V::load(row.add(at)), peak));
+                    V::store(row.add(at), weight);
+                    // What lies beyond the last key would be as much as there are lanes beyond it.
+                    let counted = V::LANES.min(keys - at);
+                    let weight = if counted < V::LANES { V::load_part(row.add(at), counted) } else { weight };
+                    total.add(register, weight);
+                }
+            }
         }
         total.total()
     }

@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 
 use super::math::activate;
-use crate::kernels::vector::{Dot, ROW_OFFSET, Vector};
+use crate::kernels::vector::{Dot, Vector};
 use crate::kernels::{
     Activation, BLOCK, Finish, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowScale, Tile, UNIT,
 };
@@ -142,22 +142,21 @@ where
     }
 }
 
-/// What the products of a block lack in rows that are stored less [`ROW_OFFSET`]: Σ q · [`ROW_OFFSET`] of each column, as the
-/// product with a row of nothing else.
+/// What the products of a block lack in rows that are stored less [`ROW_OFFSET`]: Σ q · [`ROW_OFFSET`] of each column, where Σ q is the
+/// product with a row of ones.
 ///
 /// # Safety
 /// As [`Walk::steps`].
 #[inline(always)]
 unsafe fn offsets<V: Vector, D: Dot<Total = V::I>>(panel: *const u8) -> [V::I; 2] {
-    let row = [(-ROW_OFFSET) as i8; 2 * UNIT];
+    let ones = [1u8; 2 * UNIT];
     // SAFETY: as the caller vouches; a step has at most two units.
     unsafe {
         let mut sums = [[D::zero(); 2]; 1];
         for step in 0..BLOCK_UNITS / D::DEPTH {
-            D::step(panel.add(step * D::DEPTH * PANEL_STEP), row.as_ptr().cast(), &mut sums);
+            D::step(panel.add(step * D::DEPTH * PANEL_STEP), ones.as_ptr(), &mut sums);
         }
-        let nothing = V::to_int(V::splat(0.0));
-        D::totals(sums)[0].map(|sum| V::sub_int(nothing, sum))
+        D::totals(sums)[0].map(|sum| V::offset(sum))
     }
 }
 
@@ -170,6 +169,7 @@ unsafe fn prefetch(address: *const u8) {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
     }
     #[cfg(target_arch = "aarch64")]
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "what is fetched is not read")]
     // SAFETY: every aarch64 CPU has the instruction, and it never faults.
     unsafe {
         std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nomem, nostack, preserves_flags));

@@ -36,17 +36,27 @@ pub unsafe fn layer_norm<V: Vector>(
 ) {
     // SAFETY: every access is to `count` numbers from `at`, which are within the row.
     unsafe {
+        // Where whole rounds end: beyond the row a deviation would not be 0.
+        let whole = len - len % MAX_LANES;
         let mut sums = PartialSums::<V>::zero();
-        for at in (0..len).step_by(V::LANES) {
-            sums.add(at, V::load_first(x.add(at), V::LANES.min(len - at)));
+        for round in (0..whole).step_by(MAX_LANES) {
+            for register in 0..PartialSums::<V>::REGISTERS {
+                sums.add(register, V::load(x.add(round + register * V::LANES)));
+            }
+        }
+        for register in 0..PartialSums::<V>::REGISTERS {
+            let at = whole + register * V::LANES;
+            if at < len {
+                sums.add(register, V::load_first(x.add(at), V::LANES.min(len - at)));
+            }
         }
         let mean = sums.total() / len as f32;
         let mut squares = PartialSums::<V>::zero();
-        // Where whole rounds end: beyond the row a deviation would not be 0.
-        let whole = len - len % MAX_LANES;
-        for at in (0..whole).step_by(V::LANES) {
-            let deviation = V::sub(V::load(x.add(at)), V::splat(mean));
-            squares.mul_add(at, deviation, deviation);
+        for round in (0..whole).step_by(MAX_LANES) {
+            for register in 0..PartialSums::<V>::REGISTERS {
+                let deviation = V::sub(V::load(x.add(round + register * V::LANES)), V::splat(mean));
+                squares.mul_add(register, deviation, deviation);
+            }
         }
         let mut rest = 0.0;
         for n in whole..len {

@@ -59,6 +59,39 @@ pub(crate) struct Lookup<'c> {
     pub bytes: Option<&'c [u8]>,
 }
 
+impl Tables<'_> {
+    /// The sum of a word's row, a position's and a token type's. `buffer` holds a row that is read from the file.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn embed(
+        &self,
+        words: Words<'_>,
+        word: usize,
+        [position, token_type]: [usize; 2],
+        storage: &Storage,
+        buffer: &mut [u8],
+        to: &mut [f32],
+    ) -> Result<(), Error> {
+        match words {
+            Words::Ids(ids) => {
+                let bytes = self.words.row(ids[word] as usize, buffer, storage)?;
+                ggml::dequantize(self.words.stored.tensor_type, bytes, to);
+            }
+            Words::Embeddings(values) => to.copy_from_slice(&values[word * to.len()..][..to.len()]),
+            Words::None => unreachable!("the question's stage has words"),
+        }
+        // Positions and types are f32, whose rows are read as they lie.
+        for (table, row) in [(&self.positions, position), (&self.types, token_type)] {
+            let bytes = table.row(row, buffer, storage)?;
+            for (value, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
+                *value += f32::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Lookup<'_> {
     /// The bytes of a row, which are read into `buffer` if they are not in memory.
     fn row<'b>(&'b self, row: usize, buffer: &'b mut [u8], storage: &'b Storage) -> Result<&'b [u8], Error> {
@@ -518,23 +551,8 @@ impl<'r> Run<'r> {
                 std::slice::from_raw_parts_mut(self.scratch(worker).cast(), to.width * size_of::<f32>()),
             )
         };
-        match words {
-            Words::Ids(ids) => {
-                let bytes = tables.words.row(ids[given] as usize, buffer, storage)?;
-                ggml::dequantize(tables.words.stored.tensor_type, bytes, to_row);
-            }
-            Words::Embeddings(values) => to_row.copy_from_slice(&values[given * to.width..][..to.width]),
-            Words::None => unreachable!("the question's stage has words"),
-        }
         let token_type = token_types.map_or(0, |types| types[given] as usize);
-        // Positions and types are f32, whose rows are read as they lie.
-        for (table, row) in [(&tables.positions, token), (&tables.types, token_type)] {
-            let bytes = table.row(row, buffer, storage)?;
-            for (value, bytes) in to_row.iter_mut().zip(bytes.as_chunks().0) {
-                *value += f32::from_le_bytes(*bytes);
-            }
-        }
-        Ok(())
+        tables.embed(*words, given, [token, token_type], storage, buffer, to_row)
     }
 }
 

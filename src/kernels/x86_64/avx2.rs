@@ -69,7 +69,6 @@ impl Vector for Avx2 {
         }
         fn load_int(from: *const i32) -> __m256i { _mm256_loadu_si256(from.cast()) }
         fn add_int(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
-        fn sub_int(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn offset(x: __m256i) -> __m256i { _mm256_slli_epi32::<7>(x) }
         fn store_bytes(to: *mut u8, x: __m256i) {
             let halves = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));

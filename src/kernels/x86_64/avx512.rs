@@ -68,7 +68,6 @@ impl Vector for Avx512 {
         }
         fn load_int(from: *const i32) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn add_int(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
-        fn sub_int(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn offset(x: __m512i) -> __m512i { _mm512_slli_epi32::<7>(x) }
         fn store_bytes(to: *mut u8, x: __m512i) {
             let above_0 = _mm512_max_epi32(x, _mm512_setzero_si512());

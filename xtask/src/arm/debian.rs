@@ -1,7 +1,6 @@
 //! Debian's Rust, for machines whose own has no standard library for the target and cannot get one.
 //!
-//! The packages are unpacked into a folder and installed nowhere, with a state of apt's of its own, so that this machine's list of
-//! packages and architectures stays as it is. Neither needs root.
+//! The packages are unpacked into a folder and installed nowhere. That does not need root.
 
 use std::fs;
 use std::io::Error;
@@ -12,7 +11,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::Result;
-use crate::tools::{output_of, succeed, target_directory};
+use crate::apt::Apt;
+use crate::tools::{output_of, succeed_aside, target_directory};
 
 /// A newer Rust than the distribution's own, which web browsers are built with.
 const COMPILER: &str = "rustc-web";
@@ -42,9 +42,21 @@ impl Rust {
 
     pub fn environment(&self, command: &mut Command) {
         for (variable, program) in [("RUSTC", "rustc"), ("RUSTDOC", "rustdoc")] {
-            command.env(variable, self.folder.join("bin").join(program));
+            command.env(variable, self.program(program));
         }
         command.env("CARGO_TARGET_DIR", &self.builds);
+    }
+
+    pub fn compiler(&self) -> Command {
+        Command::new(self.program("rustc"))
+    }
+
+    pub fn builds(&self) -> &Path {
+        &self.builds
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.folder.join("bin").join(name)
     }
 
     fn fetch(&self, target: &Path) -> Result<()> {
@@ -54,7 +66,7 @@ impl Rust {
         let work = TempDir::new_in(target).map_err(|error| failed(target, &error))?;
         let root = work.path().join("root");
         for package in download(work.path())? {
-            succeed(Command::new("dpkg").arg("-x").arg(package).arg(&root))?;
+            succeed_aside(Command::new("dpkg").arg("-x").arg(package).arg(&root))?;
         }
         self.write_programs(&root)?;
         fs::rename(&root, &self.folder).map_err(|error| failed(&self.folder, &error))
@@ -81,34 +93,14 @@ impl Rust {
 
 /// Downloads the compiler with what it needs and this machine lacks, and the library. Returns the packages.
 fn download(work: &Path) -> Result<Vec<PathBuf>> {
-    let (lists, archives) = (work.join("lists"), work.join("archives"));
-    for folder in [&lists, &archives] {
-        let partial = folder.join("partial");
-        fs::create_dir_all(&partial).map_err(|error| failed(&partial, &error))?;
-    }
     let native = output_of(Command::new("dpkg").arg("--print-architecture"))?;
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.current_dir(&archives).arg("-qq");
-        for architecture in [native.trim(), "arm64"] {
-            apt.args(["-o", &format!("APT::Architectures::={architecture}")]);
-        }
-        apt.args(["-o", &format!("Dir::State::Lists={}", lists.display())]);
-        apt.args(["-o", &format!("Dir::Cache={}", work.display())]);
-        // Another user than the one that runs this could not write there; and nothing is installed that others must wait for.
-        apt.args(["-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"]);
-        succeed(apt.args(arguments))
-    };
-    apt(&["update"])?;
+    let apt = Apt::new(work, &[native.trim(), "arm64"], None).map_err(|error| failed(work, &error))?;
+    succeed_aside(&mut apt.get(&["update"]))?;
     // Again even if it is installed: what is unpacked must be one compiler with its own libraries.
-    apt(&["install", "--download-only", "--reinstall", "--no-install-recommends", "-y", COMPILER])?;
-    apt(&["download", LIBRARY])?;
-
-    let entries = fs::read_dir(&archives).map_err(|error| failed(&archives, &error))?;
-    let files =
-        entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| failed(&archives, &error)));
-    let is_package = |path: &PathBuf| path.extension().is_some_and(|found| found == "deb");
-    files.filter(|file| file.as_ref().map_or(true, is_package)).collect()
+    let again = ["install", "--download-only", "--reinstall", "--no-install-recommends", "-y", COMPILER];
+    succeed_aside(&mut apt.get(&again))?;
+    succeed_aside(&mut apt.get(&["download", LIBRARY]))?;
+    apt.packages().map_err(|error| failed(work, &error))
 }
 
 fn failed(path: &Path, error: &Error) -> String {

@@ -47,7 +47,7 @@ fn env(arguments: &Env) -> Result<()> {
     let mut command = std::process::Command::new("");
     toolchain.environment(&mut command, arguments.cpu);
     for (name, value) in command.get_envs() {
-        let value = value.unwrap_or_default().to_string_lossy();
+        let value = value.unwrap_or_default().to_string_lossy().replace('\'', r"'\''");
         println!("export {}='{value}'", name.to_string_lossy());
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::toolchain::{Cpu, TARGET, Toolchain};
 use crate::Result;
-use crate::tools::{output_of, target_directory};
+use crate::tools::output_of;
 
 /// What a new user runs first.
 pub const VQA: [&str; 4] = ["--package", "lxmert", "--bin", "lxmert-vqa"];
@@ -21,7 +21,7 @@ pub fn build(toolchain: &Toolchain, ggml_cpu: Option<&str>, what: &[&str]) -> Re
         None => cargo.env_remove("LXMERT_CPU"),
         // In a folder of its own, so that the other builds stay as they are.
         Some(cpu) => {
-            let folder = target_directory()?.join("arm").join(cpu);
+            let folder = toolchain.builds()?.join("arm").join(cpu);
             cargo.env("LXMERT_CPU", cpu).env("CARGO_TARGET_DIR", folder)
         }
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::toolchain::{Cpu, RustFrom, TARGET, Toolchain};
 use super::{loops, newer_cpu};
 use crate::Result;
-use crate::tools::{does_not_start, output_of, succeed};
+use crate::tools::{does_not_start, output_of};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -40,7 +40,7 @@ const PEAK: &str = "the kernel counts qemu and the code that it makes with the p
 
 /// What `--quick` runs.
 const QUICK: [&[&str]; 2] = [
-    &["--package", "lxmert", "--test", "golden", "--test", "lowerings"],
+    &["--package", "lxmert", "--test", "golden", "--test", "lowerings", "--test", "same_answers"],
     &["--package", "lxmert", "--lib", "kernels"],
 ];
 
@@ -63,18 +63,25 @@ pub fn test(arguments: &Arguments) -> Result<()> {
     if whole {
         explain_what_is_left_out(&listed.concat())?;
     }
-    let mut done = Vec::new();
-    for cpu in cpus {
-        let mut outcome = Outcome::new(*cpu);
-        for run in &runs {
-            outcome.add(&toolchain, run)?;
-        }
-        if arguments.quick || whole {
-            outcome.add_bare_command(&toolchain);
-        }
-        outcome.time = outcome.started.elapsed();
-        done.push(outcome);
-    }
+    // Many tests are alone in their program for minutes, so one CPU after the other would leave cores idle.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores / cpus.len()).max(1);
+    let done = std::thread::scope(|scope| {
+        let run_on = |cpu: &Cpu| {
+            let (cpu, toolchain, runs) = (*cpu, &toolchain, &runs);
+            scope.spawn(move || {
+                let mut outcome = Outcome::new(cpu);
+                runs.iter().try_for_each(|run| outcome.add(toolchain, run, threads))?;
+                if arguments.quick || whole {
+                    outcome.add_bare_command(toolchain);
+                }
+                outcome.time = outcome.started.elapsed();
+                Ok(outcome)
+            })
+        };
+        let started: Vec<_> = cpus.iter().map(run_on).collect();
+        started.into_iter().map(|cpu| cpu.join().expect("it does not panic")).collect::<Result<Vec<_>>>()
+    })?;
     let mut others: Vec<(&str, Result<()>)> = Vec::new();
     if whole {
         say("programs for newer CPUs");
@@ -147,17 +154,18 @@ impl Outcome {
         Outcome { cpu, passed: 0, failures: Vec::new(), started: Instant::now(), time: Duration::ZERO }
     }
 
-    /// Runs tests, showing what they print.
-    fn add(&mut self, toolchain: &Toolchain, run: &[&str]) -> Result<()> {
+    /// Runs tests, so many at a time, showing what they print.
+    fn add(&mut self, toolchain: &Toolchain, run: &[&str], threads: usize) -> Result<()> {
         say(&format!("on {}: cargo test {}", self.cpu.name(), run.join(" ")));
         let skips: Vec<&str> = LEFT_OUT.iter().flat_map(|(name, _)| ["--skip", *name]).collect();
         let mut cargo = cargo_test(toolchain, self.cpu, run, &skips);
+        cargo.env("RUST_TEST_THREADS", threads.to_string());
         let mut child =
             cargo.stdout(Stdio::piped()).spawn().map_err(|error| does_not_start(&cargo, &error))?;
         let failures = self.failures.len();
         for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
             let line = line.map_err(|error| format!("cargo test printed no text: {error}"))?;
-            println!("{line}");
+            println!("{:>10}: {line}", self.cpu.name());
             self.read(&line);
         }
         let status = child.wait().map_err(|error| format!("cargo test: {error}"))?;
@@ -183,9 +191,19 @@ impl Outcome {
     fn add_bare_command(&mut self, toolchain: &Toolchain) {
         say(&format!("on {}: cargo run --release", self.cpu.name()));
         let mut cargo = toolchain.cargo(self.cpu);
-        match succeed(cargo.args(["run", "--release", "--quiet", "--package", "lxmert", "--target", TARGET]))
-        {
-            Ok(()) => self.passed += 1,
+        match output_of(cargo.args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "lxmert",
+            "--target",
+            TARGET,
+        ])) {
+            Ok(answers) => {
+                self.passed += 1;
+                answers.lines().for_each(|line| println!("{:>10}: {line}", self.cpu.name()));
+            }
             Err(error) => self.failures.push(format!("the bare command: {error}")),
         }
     }

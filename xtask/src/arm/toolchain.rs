@@ -6,7 +6,9 @@ use std::process::Command;
 
 use super::debian::Rust;
 use crate::Result;
-use crate::tools::{Binutils, cargo, host, is_there, name, output_of, rustc, succeed};
+use crate::tools::{
+    Binutils, cargo, cross_compile, host, is_there, name, output_of, rustc, succeed_aside, target_directory,
+};
 
 /// The target, as Cargo names it.
 pub const TARGET: &str = "aarch64-unknown-linux-gnu";
@@ -95,7 +97,7 @@ impl Toolchain {
         // Symbols tell which tile of the kernels they are: `loops` reads them.
         command.env(format!("{cargo_target}_RUSTFLAGS"), "-Csymbol-mangling-version=v0");
         // For tests that start programs of this project: the kernel does not know qemu's part.
-        command.env("LXMERT_RUNNER", self.qemu);
+        command.env("LXMERT_RUNNER_AARCH64", self.qemu);
         self.emulate(command, cpu);
         if let Some(rust) = &self.rust {
             rust.environment(command);
@@ -108,6 +110,17 @@ impl Toolchain {
         command.arg(program);
         self.emulate(&mut command, cpu);
         command
+    }
+
+    /// The compiler, as it names itself.
+    pub fn rustc_version(&self) -> Result<String> {
+        let mut compiler = self.rust.as_ref().map_or_else(rustc, Rust::compiler);
+        output_of(compiler.arg("--version")).map(|version| version.trim().to_owned())
+    }
+
+    /// Where Cargo builds: each Rust has a folder of its own.
+    pub fn builds(&self) -> Result<PathBuf> {
+        self.rust.as_ref().map_or_else(target_directory, |rust| Ok(rust.builds().to_owned()))
     }
 
     /// `objdump`, `nm` and the others for the target's files.
@@ -127,6 +140,9 @@ fn programs(compilers: &Binutils) -> Result<&'static str> {
     let compiler = compilers.tool("g++").get_program().to_owned();
     let mut packages = Vec::new();
     if !is_there(&compiler) {
+        if cross_compile().is_some() {
+            return Err(format!("no {}, though CROSS_COMPILE names it", compiler.display()));
+        }
         packages.push("g++-aarch64-linux-gnu");
     }
     if qemu().is_none() {
@@ -136,7 +152,7 @@ fn programs(compilers: &Binutils) -> Result<&'static str> {
         apt_install(&packages)?;
     }
     if !is_there(&compiler) {
-        return Err(format!("no {}, though CROSS_COMPILE names it", compiler.display()));
+        return Err(format!("no {}, though its package is installed", compiler.display()));
     }
     qemu().ok_or_else(|| "no qemu-aarch64-static, though its package is installed".to_owned())
 }
@@ -156,7 +172,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         return Err(needed);
     }
     eprintln!("arm: apt-get install {}", packages.join(" "));
-    let apt = |arguments: &[&str]| succeed(Command::new("apt-get").arg("-qq").args(arguments));
+    let apt = |arguments: &[&str]| succeed_aside(Command::new("apt-get").arg("-qq").args(arguments));
     apt(&["update"])
         .and_then(|()| apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
         .map_err(|error| format!("{needed} ({error})"))
@@ -170,7 +186,7 @@ fn rustup_has_target() -> bool {
     };
     has() || {
         eprintln!("arm: rustup target add {TARGET}");
-        succeed(Command::new("rustup").args(["target", "add", TARGET])).is_ok() && has()
+        succeed_aside(Command::new("rustup").args(["target", "add", TARGET])).is_ok() && has()
     }
 }
 

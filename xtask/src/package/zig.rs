@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tools::{output_of, succeed, target_directory};
+use crate::tools::{output_of, python_environment, target_directory};
 use crate::{Result, root};
 
 /// The oldest glibc that packages are for, that of Ubuntu 18.04: the original Jetson Nano has no newer system.
@@ -31,17 +31,7 @@ impl Zig {
     pub fn set_up(target: &'static str) -> Result<Self> {
         let folder = target_directory()?;
         let environment = folder.join("zig");
-        // Nothing else tells a complete environment from one that was interrupted.
-        let complete = environment.join(PACKAGES.join(" "));
-        if !complete.is_file() {
-            eprintln!("package: installing {} into {}", PACKAGES.join(" and "), environment.display());
-            succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).map_err(
-                |error| format!("no Python environment (Debian: apt-get install python3-venv): {error}"),
-            )?;
-            let mut pip = Command::new(environment.join("bin/pip"));
-            succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES))?;
-            fs::write(&complete, "").map_err(|error| format!("{}: {error}", complete.display()))?;
-        }
+        python_environment(&environment, &PACKAGES)?;
         Ok(Zig { environment, builds: folder.join("packages-build"), target })
     }
 

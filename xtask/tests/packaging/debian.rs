@@ -5,9 +5,14 @@
 //! The old system is Debian 11, from where this machine has its packages. `LXMERT_OLD_SYSTEM` names another as a line of apt's
 //! `sources.list`, with the architecture in brackets.
 
+#[path = "../../src/apt.rs"]
+mod apt;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use apt::Apt;
 
 use super::{Language, folder, has, model, picture, root, succeed};
 
@@ -108,26 +113,13 @@ fn glibc_of_old_system(target: &Target, folder: &Path) -> Option<PathBuf> {
             format!("deb [arch={}] {mirror} bullseye main", target.debian)
         }
     };
-    let apt_folder = folder.join("apt");
-    fs::create_dir_all(apt_folder.join("lists/partial")).unwrap();
-    fs::create_dir_all(apt_folder.join("archives/partial")).unwrap();
-    fs::write(apt_folder.join("sources.list"), source).unwrap();
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.current_dir(&apt_folder).args(["-qq", "-o", "Dir::Etc::SourceParts=-"]);
-        apt.args(["-o", "APT::Sandbox::User=root", "-o", &format!("APT::Architectures::={}", target.debian)]);
-        for (option, path) in [("Etc::SourceList", "sources.list"), ("State::Lists", "lists"), ("Cache", "")]
-        {
-            apt.args(["-o", &format!("Dir::{option}={}", apt_folder.join(path).display())]);
-        }
-        apt.args(arguments).status().unwrap().success()
-    };
-    if !apt(&["update"]) || !apt(&["download", &format!("libc6:{}", target.debian)]) {
+    let apt = Apt::new(&folder.join("apt"), &[target.debian], Some(&source)).unwrap();
+    let succeeds = |arguments: &[&str]| apt.get(arguments).status().unwrap().success();
+    if !succeeds(&["update"]) || !succeeds(&["download", &format!("libc6:{}", target.debian)]) {
         eprintln!("skipped: no glibc of an old system to be had");
         return None;
     }
-    let mut files = fs::read_dir(&apt_folder).unwrap().map(|entry| entry.unwrap().path());
-    files.find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+    apt.packages().unwrap().pop()
 }
 
 fn make(target: &Target, folder: &Path) -> Vec<PathBuf> {
