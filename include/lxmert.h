@@ -94,6 +94,7 @@ template <typename Struct> inline Struct lxmert_sized() noexcept
 
 /* Initial values of the structs that begin with struct_size. */
 #define LXMERT_LOADER_INIT LXMERT_SIZED(lxmert_loader)
+#define LXMERT_DEVICE_INFO_INIT LXMERT_SIZED(lxmert_device_info)
 #define LXMERT_MODEL_INFO_INIT LXMERT_SIZED(lxmert_model_info)
 #define LXMERT_SESSION_OPTIONS_INIT LXMERT_SIZED(lxmert_session_options)
 #define LXMERT_MEMORY_PLAN_INIT LXMERT_SIZED(lxmert_memory_plan)
@@ -180,6 +181,10 @@ typedef enum lxmert_status {
      * A fault of the library itself. Its objects stay usable.
      */
     LXMERT_INTERNAL = 15,
+    /**
+     * A device beside the CPU, or its driver, failed: free the session, and make one with device "cpu".
+     */
+    LXMERT_DEVICE = 16,
 } lxmert_status;
 
 /**
@@ -261,6 +266,10 @@ typedef enum lxmert_residency {
      * as many as it has room for are in memory of their own all the same.
      */
     LXMERT_RESIDENCY_STREAMED = 3,
+    /**
+     * In the memory of a device beside the CPU, which computes with them there.
+     */
+    LXMERT_RESIDENCY_DEVICE = 4,
 } lxmert_residency;
 
 /**
@@ -273,6 +282,36 @@ typedef struct lxmert_model lxmert_model;
  * only lxmert_session_cancel, lxmert_session_last_error and lxmert_session_get_info may be called meanwhile.
  */
 typedef struct lxmert_session lxmert_session;
+
+/**
+ * What is known of a device beside the CPU.
+ */
+typedef struct lxmert_device_info {
+    /**
+     * sizeof(lxmert_device_info): LXMERT_DEVICE_INFO_INIT sets it.
+     */
+    size_t struct_size;
+    /**
+     * What the device of lxmert_session_options calls it by, such as "cuda:0". Valid for as long as the library is loaded.
+     */
+    const char *name;
+    /**
+     * What its driver calls it. Valid for as long as the library is loaded.
+     */
+    const char *description;
+    /**
+     * Bytes of its memory.
+     */
+    size_t memory;
+    /**
+     * Bytes of them that nobody uses, as its driver counts.
+     */
+    size_t free_memory;
+    /**
+     * Whether it shares the CPU's memory.
+     */
+    bool integrated;
+} lxmert_device_info;
 
 /**
  * Takes one message: its level, one of lxmert_log_level; one line of UTF-8 that is valid during the call; and the pointer given
@@ -517,6 +556,11 @@ typedef struct lxmert_session_options {
      * Given to progress.
      */
     void *progress_user_data;
+    /**
+     * Where the model is computed: "cpu", or as lxmert_device_name has it, such as "cuda:0". Default: "auto", a GPU if this build drives
+     * one that is faster than a CPU and it is there, else the CPU.
+     */
+    const char *device;
 } lxmert_session_options;
 
 /**
@@ -536,6 +580,14 @@ typedef struct lxmert_memory_plan {
      * How the model would be computed, such as "avx2". Valid for as long as the library is loaded.
      */
     const char *lowering;
+    /**
+     * Where the model would be computed: "cpu", or as lxmert_device_info has it. Valid for as long as the library is loaded.
+     */
+    const char *device;
+    /**
+     * Weights and scratch in the memory of that device, if it is another than the CPU.
+     */
+    size_t device_bytes;
     /**
      * Weights where the file is mapped, as if all of them were in memory at once, or where the caller keeps its bytes.
      */
@@ -583,6 +635,10 @@ typedef struct lxmert_session_info {
      * How the model is computed, such as "avx2". Valid for as long as the library is loaded.
      */
     const char *lowering;
+    /**
+     * Where the model is computed: "cpu", or as lxmert_device_info has it. Valid for as long as the library is loaded.
+     */
+    const char *device;
     /**
      * The longest question in tokens, [CLS] and [SEP] included.
      */
@@ -774,6 +830,29 @@ uint32_t lxmert_abi_version(void);
 const char *lxmert_build_info(void);
 
 /**
+ * Counts the devices beside the CPU that this build drives and that are here.
+ *
+ * | allocates   | while it asks the drivers                     |
+ * |-------------|-----------------------------------------------|
+ * | thread-safe | yes                                           |
+ * | blocks      | while drivers start, in the first call        |
+ * | fails       | LXMERT_DEVICE if one does; count is then zero |
+ */
+enum lxmert_status lxmert_device_count(size_t *count);
+
+/**
+ * Tells of the device of that number, below lxmert_device_count. Only as much of info is written as its struct_size says.
+ *
+ * | allocates   | while it asks the drivers; for a device's first time its texts |
+ * |-------------|----------------------------------------------------------------|
+ * | thread-safe | yes                                                            |
+ * | blocks      | while drivers start, in the first call                         |
+ * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_DEVICE                         |
+ */
+enum lxmert_status lxmert_device_get_info(size_t index,
+                                          struct lxmert_device_info *info);
+
+/**
  * Sets the function that the library's messages go to, up to max_level (one of lxmert_log_level). A NULL callback makes it
  * silent again, as it is at first; max_level then does not matter. When the call returns, the previous callback runs no more
  * and its user_data may be freed.
@@ -940,7 +1019,7 @@ enum lxmert_status lxmert_plan(const struct lxmert_model *model,
  * | blocks      | while weights are made ready, also by another thread                                                 |
  * | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_UNSUPPORTED, LXMERT_INVALID_MODEL for a lowering that  |
  * |             | does not read a packed file, LXMERT_OUT_OF_MEMORY, LXMERT_BUDGET, LXMERT_CANCELLED by progress,      |
- * |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind but what later sessions of the model share     |
+ * |             | LXMERT_IO, LXMERT_SYSTEM, LXMERT_DEVICE; then nothing is left behind but what later sessions of the model share     |
  */
 enum lxmert_status lxmert_session_create(const struct lxmert_model *model,
                                          const struct lxmert_session_options *options,

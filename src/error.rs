@@ -151,13 +151,21 @@ pub enum Error {
     },
     /// ggml's operations were compiled with instructions that this CPU does not have.
     #[error(
-        "ggml's operations were compiled for {built_for}, and this CPU lacks {missing}: build with LXMERT_CPU=baseline or this CPU's name, or choose another lowering"
+        "ggml's operations were compiled for {built_for}, and this CPU lacks {missing}: build with LXMERT_CPU=baseline, or for an architecture that this CPU has, such as x86-64-v3 or armv8.2-a+dotprod, or choose another lowering"
     )]
     Instructions {
-        /// What `LXMERT_CPU` was in the build.
+        /// What `LXMERT_CPU` was in the build, or in words that it was built for the machine that built it.
         built_for: &'static str,
         /// The instructions, by the names that Rust and compilers have for them.
         missing: String,
+    },
+    /// A device, or its driver, failed. A session on it is of no more use; one on the CPU can be made in its place.
+    #[error("device {device} failed: {problem}; the CPU (device cpu) computes the same")]
+    Device {
+        /// The device.
+        device: String,
+        /// What ggml or the driver said.
+        problem: String,
     },
     /// Somebody gave the call up: a [`Canceller`](crate::Canceller), or a callback of the session's.
     #[error("cancelled")]

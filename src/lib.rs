@@ -37,7 +37,7 @@ mod weights;
 
 pub use answers::{Answer, Answers};
 pub use error::Error;
-pub use ggml::ForeignMemory;
+pub use ggml::{Device, DeviceInfo, ForeignMemory, devices};
 #[doc(hidden)] // for the benchmarks of this repository
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};

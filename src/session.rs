@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ggml::{AlignedBuffer, ForeignMemory};
+use crate::ggml::{AlignedBuffer, Device, ForeignMemory};
 use crate::kernels::OperationTime;
 use crate::model::{Dims, Model, Output, Shape};
 use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
@@ -44,7 +44,9 @@ pub struct SessionOptions {
     /// The CPUs that threads other than the calling one may run on, by Linux's numbers; `None` for all. Elsewhere, and with ggml's
     /// operations, only `None` is possible.
     pub cpus: Option<Vec<usize>>,
-    /// How the model is computed.
+    /// Where the model is computed. With another device than the CPU, `threads`, `lock_memory` and `prefault` say nothing of the device.
+    pub device: Device,
+    /// How the model is computed on the CPU.
     pub lowering: Lowering,
     /// The most bytes that the model and the session may hold together, as [`Model::plan`] counts them; `None` for no limit. The fastest
     /// way to run that keeps to it is chosen.
@@ -90,6 +92,7 @@ impl SessionOptions {
             max_batch: config.head.images(),
             threads: if model.parameters() < SMALL_MODEL { 1 } else { cores },
             cpus: None,
+            device: Device::Auto,
             lowering: Lowering::Fastest,
             memory_budget: None,
             residency: Residency::Auto,
@@ -111,6 +114,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("max_regions", &self.max_regions)
             .field("max_batch", &self.max_batch)
             .field("threads", &self.threads)
+            .field("device", &self.device)
             .field("lowering", &self.lowering)
             .field("residency", &self.residency)
             .field("outputs", &self.outputs)
@@ -225,7 +229,8 @@ impl Session {
         // Whoever was told may go.
         options.progress = None;
         log::info!(
-            "made a session: {}, weights {}, {} bytes of its own, {} with the model",
+            "made a session: on {} by {}, weights {}, {} bytes of its own, {} with the model",
+            plan.device,
             plan.lowering,
             plan.residency,
             plan.session,

@@ -405,7 +405,7 @@ fn wrong_memory_options_are_refused_in_one_line() {
         ),
         (
             ["--residency", "somewhere"],
-            "residency: expected auto, resident, mapped, streamed, found \"somewhere\"",
+            "residency: expected auto, resident, mapped, streamed, device, found \"somewhere\"",
         ),
     ] {
         let complaint = complaint(&vqa().args(options).output().unwrap());

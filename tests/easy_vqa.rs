@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use common::{Tensors, convert, lowerings, lxmert_run, read_tensors};
 use lxmert::gguf::TensorType;
 use lxmert::vision::{FrontEnd, Regions, load_image};
-use lxmert::{Model, Output, Session, SessionOptions};
+use lxmert::{Device, Model, Output, Session, SessionOptions, devices};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -32,8 +32,12 @@ fn regions(model: &Model, image: &Path) -> Regions {
 }
 
 fn session(model: &Model) -> Session {
+    session_on(model, Device::Cpu)
+}
+
+fn session_on(model: &Model, device: Device) -> Session {
     let mut options = SessionOptions::new(model);
-    options.threads = 1;
+    (options.device, options.threads) = (device, 1);
     Session::new(model, options).unwrap()
 }
 
@@ -101,20 +105,20 @@ fn a_padded_batch_comes_out_as_in_pytorch() {
 }
 
 /// The whole test split: how many of the 9673 questions are answered right, and PyTorch's logits beside ours.
-fn test_split(model: &Model) -> (usize, f32) {
+fn test_split(mut session: Session) -> (usize, f32) {
+    let model = session.model().clone();
     let text = std::fs::read_to_string(test_data().join("test_questions.json")).unwrap();
     let questions: Vec<(String, String, usize)> = serde_json::from_str(&text).unwrap();
     let recorded: Tensors = read_tensors(&test_data().join("test_logits.safetensors"));
     let (shape, logits) = &recorded["logits"];
     assert_eq!(shape, &[questions.len(), 13]);
 
-    let mut session = session(model);
     let (mut image, mut right, mut difference) = (usize::MAX, 0, 0.0f32);
     for ((question, expected, number), reference) in questions.iter().zip(logits.chunks_exact(13)) {
         if *number != image {
             image = *number;
             let path = test_data().join(format!("test_images/{image}.png"));
-            session.encode_image(&regions(model, &path)).unwrap();
+            session.encode_image(&regions(&model, &path)).unwrap();
         }
         let answers = session.ask(question).unwrap();
         right += usize::from(answers.top(1)[0].text == Some(expected));
@@ -132,7 +136,7 @@ const QUESTIONS: f64 = 9673.0;
 
 #[test]
 fn f32_answers_the_test_split_as_pytorch_does() {
-    let (right, difference) = test_split(&load(TensorType::F32));
+    let (right, difference) = test_split(session(&load(TensorType::F32)));
     // One question's two best logits are 0.0003 apart, so it may fall either way.
     assert!(right.abs_diff(PYTORCH) <= 1, "{right}");
     assert!(difference < 2e-3, "{difference}");
@@ -140,7 +144,7 @@ fn f32_answers_the_test_split_as_pytorch_does() {
 
 #[test]
 fn q8_0_is_within_0_3_points_on_the_test_split() {
-    let (right, _) = test_split(&load(TensorType::Q8_0));
+    let (right, _) = test_split(session(&load(TensorType::Q8_0)));
     let points = (PYTORCH as f64 - right as f64) / QUESTIONS * 100.0;
     println!("q8_0: {right} of 9673 right, {points:.2} points below PyTorch");
     assert!(points.abs() <= 0.3, "{right}");
@@ -149,10 +153,27 @@ fn q8_0_is_within_0_3_points_on_the_test_split() {
 #[test]
 fn four_bits_answer_most_of_the_test_split() {
     for (tensor_type, least) in [(TensorType::Q4_0, 0.95), (TensorType::Q4K, 0.97)] {
-        let (right, _) = test_split(&load(tensor_type));
+        let (right, _) = test_split(session(&load(tensor_type)));
         let accuracy = right as f64 / QUESTIONS;
         println!("{tensor_type}: {right} of 9673 right, {:.2} %", 100.0 * accuracy);
         assert!(accuracy >= least, "{tensor_type}: {accuracy}");
+    }
+}
+
+#[test]
+#[ignore = "for GPUs: a driver that computes on the CPU takes many minutes"]
+fn every_device_is_within_0_2_points_of_the_cpu() {
+    let found = devices().unwrap();
+    assert!(!found.is_empty(), "no device is here, or no backend was built");
+    for tensor_type in [TensorType::F16, TensorType::Q8_0, TensorType::Q4_0] {
+        let model = load(tensor_type);
+        let (expected, _) = test_split(session(&model));
+        for info in &found {
+            let (right, _) = test_split(session_on(&model, info.device));
+            println!("{tensor_type} on {}: {right} of 9673 right, {expected} on the CPU", info.device);
+            let points = 100.0 * (right as f64 - expected as f64).abs() / QUESTIONS;
+            assert!(points <= 0.2, "{tensor_type} on {}: {right} right, {expected} on the CPU", info.device);
+        }
     }
 }
 

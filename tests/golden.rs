@@ -2,78 +2,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
+use common::golden::{CASES, Converted, case, largest, largest_difference, relative_l2};
 use common::program::program;
-use common::{Tensors, lowerings, lxmert_run, read_tensors};
+use common::{Tensors, lowerings};
 use lxmert::Lowering;
 use lxmert::gguf::TensorType;
-use tempfile::TempDir;
-
-const CASES: [&str; 8] = [
-    "qa-small",
-    "qa-masked-batch",
-    "qa-silu",
-    "qa-gelu-new",
-    "pretraining-small",
-    "model-relu",
-    "model-embeds",
-    "model-odd-sizes",
-];
-
-fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
-/// A case's model in some type, converted once for all runs.
-struct Converted {
-    name: &'static str,
-    directory: TempDir,
-}
-
-impl Converted {
-    fn new(name: &'static str, tensor_type: TensorType) -> Self {
-        let converted = Converted { name, directory: TempDir::new().unwrap() };
-        common::convert(&case(name), tensor_type, &converted.model());
-        converted
-    }
-
-    fn model(&self) -> PathBuf {
-        self.directory.path().join("model.gguf")
-    }
-
-    /// What is computed.
-    fn run(&self, lowering: Lowering, arguments: &[&str]) -> Tensors {
-        self.run_on(&case(self.name).join("inputs.safetensors"), lowering, arguments)
-    }
-
-    fn run_on(&self, inputs: &Path, lowering: Lowering, arguments: &[&str]) -> Tensors {
-        let outputs = self.directory.path().join("outputs.safetensors");
-        let lowering = lowering.to_string();
-        let arguments = [&["--lowering", &lowering], arguments].concat();
-        lxmert_run(&self.model(), inputs, &outputs, &arguments);
-        read_tensors(&outputs)
-    }
-
-    /// What PyTorch computed.
-    fn expected(&self) -> Tensors {
-        read_tensors(&case(self.name).join("outputs.safetensors"))
-    }
-}
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    let differences: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    largest(&differences)
-}
-
-fn relative_l2(found: &[f32], expected: &[f32]) -> f32 {
-    let error: f32 = found.iter().zip(expected).map(|(a, b)| (a - b).powi(2)).sum();
-    (error / expected.iter().map(|value| value.powi(2)).sum::<f32>()).sqrt()
-}
 
 #[test]
 fn f32_equals_pytorch_in_every_output_of_every_case() {

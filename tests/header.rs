@@ -6,10 +6,11 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// The files that declare the interface, in the order in which the header tells of it.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "status.rs",
     "errors.rs",
     "library.rs",
+    "device.rs",
     "log.rs",
     "loader.rs",
     "model.rs",
@@ -78,6 +79,7 @@ const INITIAL_VALUES: &str = r#"
 
 int main(void)
 {
+    lxmert_device_info device = LXMERT_DEVICE_INFO_INIT;
     lxmert_loader loader = LXMERT_LOADER_INIT;
     lxmert_model_info model_info = LXMERT_MODEL_INFO_INIT;
     lxmert_session_options options = LXMERT_SESSION_OPTIONS_INIT;
@@ -90,7 +92,7 @@ int main(void)
     return loader.struct_size == sizeof loader && model_info.struct_size == sizeof model_info
         && options.struct_size == sizeof options && options.allocator == NULL && plan.struct_size == sizeof plan
         && session_info.struct_size == sizeof session_info && inputs.struct_size == sizeof inputs
-        && tensor.struct_size == sizeof tensor && lxmert_abi_version() == LXMERT_ABI_VERSION
+        && tensor.struct_size == sizeof tensor && device.struct_size == sizeof device && lxmert_abi_version() == LXMERT_ABI_VERSION
         ? LXMERT_OK : LXMERT_INTERNAL;
 }
 "#;

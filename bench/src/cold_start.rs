@@ -45,6 +45,20 @@ pub fn measure(model: &Path, case: &Case) -> Result<ColdStart, Box<dyn Error>> {
     }
 }
 
+/// This program again. Under an emulator that the kernel does not know, `LXMERT_RUNNER_AARCH64` (or another architecture's) names that.
+fn this_program() -> Result<Command, Box<dyn Error>> {
+    let program = std::env::current_exe().map_err(failed)?;
+    let variable = format!("LXMERT_RUNNER_{}", std::env::consts::ARCH.to_uppercase());
+    Ok(match std::env::var_os(variable).filter(|runner| !runner.is_empty()) {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    })
+}
+
 const ANSWERED: &str = "answered\n";
 
 fn failed(why: impl std::fmt::Display) -> Box<dyn Error> {
@@ -52,8 +66,9 @@ fn failed(why: impl std::fmt::Display) -> Box<dyn Error> {
 }
 
 fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    let mut command = this_program()?;
     command.args(["--answer", "1,0"]).arg("--model").arg(model);
+    command.arg("--device").arg(case.device.to_string());
     command.arg("--lowering").arg(case.lowering.to_string());
     command.arg("--threads").arg(case.threads.to_string());
     if let Some(cpus) = &case.cpus {

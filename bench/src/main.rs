@@ -16,7 +16,6 @@ mod support;
 mod tensors;
 mod work;
 
-use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use lxmert::vision::FrontEnd;
-use lxmert::{Lowering, Model, SessionOptions};
+use lxmert::{Device, Error, Lowering, Model, SessionOptions};
 use lxmert_converter::{FileType, Synthetic};
 
 use measure::{Case, Repeats};
@@ -71,6 +70,9 @@ struct Arguments {
     /// Which kernels compute, as lxmert-run has them; several names are measured in turn.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "fastest")]
     lowering: Vec<String>,
+    /// Where to compute, as lxmert-run has it. Another device than the CPU computes by ggml's operations there, which are not profiled.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
     #[command(flatten)]
     cpus: Cpus,
     #[command(flatten)]
@@ -92,23 +94,28 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// Answer that many first and next questions and say so: what a cold start starts, and where instructions are counted.
-    #[arg(long, value_name = "FIRST,NEXT", hide = true, value_delimiter = ',')]
-    answer: Vec<usize>,
+    #[arg(long, value_name = "FIRST,NEXT", hide = true, value_parser = first_and_next)]
+    answer: Option<(usize, usize)>,
 }
 
 fn main() -> ExitCode {
     support::finish(run(&Arguments::parse()))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     memory::program_bytes();
     // A name that is of no use is told before a model is made.
-    let lowerings = arguments.lowering.iter().map(|name| name.parse::<Lowering>()?.resolve());
-    let lowerings: Vec<Lowering> = lowerings.collect::<Result<_, _>>()?;
+    let device: Device = arguments.device.parse()?;
+    let lowerings = arguments.lowering.iter().map(|name| {
+        let lowering: Lowering = name.parse()?;
+        // What is fastest on a device is not what is on the CPU.
+        if device == Device::Cpu { lowering.resolve() } else { Ok(lowering) }
+    });
+    let lowerings: Vec<Lowering> = lowerings.collect::<Result<_, Error>>()?;
     let source = Source::of(arguments)?;
     let model = Model::open(source.path())?;
-    let cases = cases(arguments, &lowerings, &model);
-    if let [first, next] = arguments.answer[..] {
+    let cases = cases(arguments, device, &lowerings, &model);
+    if let Some((first, next)) = arguments.answer {
         return cases.iter().try_for_each(|case| cold_start::answer(&model, case, first, next));
     }
     let Arguments { runs, warmup, cold_starts, profile, .. } = *arguments;
@@ -121,8 +128,15 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     printer.finish()
 }
 
+/// Two numbers, as `--answer` takes them.
+fn first_and_next(text: &str) -> Result<(usize, usize), String> {
+    let numbers =
+        text.split_once(',').and_then(|(first, next)| Some((first.parse().ok()?, next.parse().ok()?)));
+    numbers.ok_or_else(|| "how many first and how many next questions, as in 1,0".to_owned())
+}
+
 /// All that is to be measured: with every lowering, on every number of threads, every batch.
-fn cases(arguments: &Arguments, lowerings: &[Lowering], model: &Model) -> Vec<Case> {
+fn cases(arguments: &Arguments, device: Device, lowerings: &[Lowering], model: &Model) -> Vec<Case> {
     let config = model.config();
     let threads: Vec<usize> = numbers(&arguments.threads, SessionOptions::new(model).threads).collect();
     let inputs: Vec<Input> = match &arguments.inputs {
@@ -139,6 +153,7 @@ fn cases(arguments: &Arguments, lowerings: &[Lowering], model: &Model) -> Vec<Ca
     for &lowering in lowerings {
         for &threads in &threads {
             let case = |input: &Input| Case {
+                device,
                 lowering,
                 threads,
                 cpus: arguments.cpus.numbers.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use lxmert::{Lowering, Model};
+use lxmert::{Device, Lowering, Model};
 
 use crate::cold_start::{self, ColdStart};
 use crate::memory::Memory;
@@ -15,6 +15,7 @@ use crate::work::{Input, Sizes, Work};
 
 /// One thing to measure.
 pub struct Case {
+    pub device: Device,
     pub lowering: Lowering,
     pub threads: usize,
     /// The CPUs of all threads but the calling one; `None` for all.
@@ -35,6 +36,9 @@ pub struct Repeats {
 
 /// What was measured.
 pub struct Results {
+    /// Where and how the session computed.
+    pub device: Device,
+    pub lowering: Lowering,
     pub sizes: Sizes,
     /// Image and question, or a batch.
     pub latency: Vec<Duration>,
@@ -44,6 +48,8 @@ pub struct Results {
     /// `None` if nobody wants it, or where operations are not measured.
     pub profile: Option<Profile>,
     pub scratch_bytes: usize,
+    /// In the memory of the device, weights included.
+    pub device_bytes: usize,
     /// Of packed matrices, beside the file.
     pub packed_bytes: usize,
 }
@@ -51,7 +57,8 @@ pub struct Results {
 /// Measures a case on the model, which lies in `file`.
 pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Result<Results, Box<dyn Error>> {
     let mut work = Work::new(model, case)?;
-    let profiled = repeats.profile && case.lowering != Lowering::Ggml;
+    let (device, lowering) = (work.plan().device, work.plan().lowering);
+    let profiled = repeats.profile && lowering != Lowering::Ggml;
     let bar = bar("measuring");
     let loops = if work.has_next() { 2 } else { 1 };
     let runs = repeats.runs.saturating_add(repeats.warmup).saturating_mul(loops);
@@ -63,7 +70,7 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
         true => Some(time(repeats, &bar, || work.run_next())?),
         false => None,
     };
-    let (sizes, scratch_bytes) = (work.sizes, work.scratch_bytes());
+    let (sizes, scratch_bytes, device_bytes) = (work.sizes, work.plan().session, work.plan().device_bytes);
     // Its threads must not be in the way of other processes.
     drop(work);
     let profile = match profiled {
@@ -77,7 +84,18 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
     }
     bar.finish_and_clear();
     let packed_bytes = model.packed_bytes();
-    Ok(Results { sizes, latency, next_question, cold_starts, profile, scratch_bytes, packed_bytes })
+    Ok(Results {
+        device,
+        lowering,
+        sizes,
+        latency,
+        next_question,
+        cold_starts,
+        profile,
+        scratch_bytes,
+        device_bytes,
+        packed_bytes,
+    })
 }
 
 fn time(

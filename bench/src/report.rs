@@ -25,6 +25,7 @@ pub struct Report {
     batch: usize,
     tokens: usize,
     regions: usize,
+    device: String,
     lowering: String,
     threads: usize,
     cpus: Option<Vec<usize>>,
@@ -41,6 +42,8 @@ pub struct Report {
     peak_memory_bytes: Option<u64>,
     /// What the session takes of it for its tensors.
     scratch_bytes: usize,
+    /// In the memory of the device that computes, if it is not the CPU: weights, scratch and the encoded image.
+    device_bytes: usize,
     /// What the model takes of it for matrices that were packed when it was loaded.
     packed_bytes: usize,
     profile: Option<Profile>,
@@ -80,7 +83,8 @@ impl Report {
             batch: results.sizes.batch,
             tokens: results.sizes.tokens,
             regions: results.sizes.regions,
-            lowering: case.lowering.to_string(),
+            device: results.device.to_string(),
+            lowering: results.lowering.to_string(),
             threads: case.threads,
             cpus: case.cpus.clone(),
             runs: repeats.runs,
@@ -94,6 +98,7 @@ impl Report {
             cold_start_ms,
             peak_memory_bytes: results.cold_starts.iter().filter_map(|start| start.peak_bytes).max(),
             scratch_bytes: results.scratch_bytes,
+            device_bytes: results.device_bytes,
             packed_bytes: results.packed_bytes,
             profile: results.profile,
         }
@@ -103,11 +108,12 @@ impl Report {
     fn head(&self) -> String {
         let inputs = self.inputs.as_deref().map_or("made up".into(), Path::to_string_lossy);
         format!(
-            "model: {}\ninput: {} tokens, {} regions, {inputs}\nbuild: {}\n{} runs after {} to warm up, {} cold starts; times in ms\n\n{}",
+            "model: {}\ninput: {} tokens, {} regions, {inputs}\nbuild: {}\ncomputed on: {}\n{} runs after {} to warm up, {} cold starts; times in ms\n\n{}",
             self.model.describe(),
             self.tokens,
             self.regions,
             self.build,
+            self.device,
             self.runs,
             self.warmup,
             self.cold_start_ms.len(),

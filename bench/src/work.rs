@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lxmert::model::Config;
 use lxmert::vision::Regions;
-use lxmert::{Model, OperationTime, Output, Session, SessionOptions};
+use lxmert::{MemoryPlan, Model, OperationTime, Output, Session, SessionOptions};
 
 use crate::measure::Case;
 use crate::tensors::{Tensors, Words, in_file};
@@ -102,8 +102,8 @@ impl Work {
         self.session.profile()
     }
 
-    pub fn scratch_bytes(&self) -> usize {
-        self.session.plan().session
+    pub fn plan(&self) -> &MemoryPlan {
+        self.session.plan()
     }
 }
 
@@ -117,6 +117,7 @@ fn options(
     options.max_tokens = sizes.tokens;
     options.max_regions = sizes.regions;
     options.max_batch = sizes.batch;
+    options.device = case.device;
     options.lowering = case.lowering;
     options.threads = case.threads;
     options.cpus.clone_from(&case.cpus);

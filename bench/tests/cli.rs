@@ -138,6 +138,19 @@ fn measures_every_lowering() {
     }
 }
 
+/// ggml's CPU backend in a device's place: there may be no other.
+#[test]
+fn measures_a_device() {
+    let quick = ["--threads", "1", "--runs", "1", "--warmup", "0", "--cold-starts", "1"];
+    let reports = reports(&bench_model(&[&["--json", "--device", "emulated"], &quick[..]].concat()));
+    let [report] = &reports[..] else { panic!("one report") };
+    assert_eq!((&report["device"], &report["lowering"]), (&"emulated".into(), &"ggml".into()));
+    assert!(report["device_bytes"].as_u64().unwrap() > 1 << 20);
+    check_timings(report, "latency", 1);
+    check_timings(report, "next_question", 1);
+    check_timings(report, "cold_start", 1);
+}
+
 #[test]
 fn a_profile_tells_what_each_operation_costs() {
     let output = bench_model(&[
@@ -207,6 +220,17 @@ fn random_weights_need_no_file() {
 }
 
 #[test]
+fn answers_without_timing_only_if_told_how_many_of_both() {
+    for numbers in ["5", "1,2,3", "1,x"] {
+        let output = bench_model(&["--answer", numbers]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{numbers}");
+        assert!(text.contains("how many first and how many next questions"), "{text}");
+    }
+    assert!(stdout(&bench_model(&["--threads", "1", "--answer", "1,1"])).starts_with("answered\n"));
+}
+
+#[test]
 fn prints_a_table_for_people() {
     let text =
         stdout(&bench_model(&["--threads", "1", "--batch", "1,2", "--runs", "1", "--cold-starts", "1"]));
@@ -269,10 +293,11 @@ fn takes_inputs_from_a_file() {
 
 #[test]
 fn names_what_is_wrong_in_one_line() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["--lowering", "portable,sse9"], "lowering: expected fastest, ggml, portable"),
         (&["--lowering", "portable", "--cpus", "0,100000"], "cpus: expected"),
         (&["--lowering", "ggml", "--cpus", "0"], "cpus: expected none with ggml's operations"),
+        (&["--device", "cuda:999"], "this build has"),
         (&["--tokens", "65"], "65 tokens, but the limit is 64"),
         (&["--batch", "1000000"], "1000000 pairs in a batch"),
         (&["--batch", "1024", "--regions", "4096", "--tokens", "64"], "out of memory"),

@@ -103,6 +103,7 @@ class _SessionOptions(_Sized):
         ("abort_user_data", c_void_p),
         ("progress", c_void_p),
         ("progress_user_data", c_void_p),
+        ("device", c_char_p),
     ]
 
 
@@ -111,6 +112,8 @@ class _MemoryPlan(_Sized):
         ("struct_size", c_size_t),
         ("residency", c_int32),
         ("lowering", c_char_p),
+        ("device", c_char_p),
+        ("device_bytes", c_size_t),
         ("weights_mapped", c_size_t),
         ("weights_private", c_size_t),
         ("session", c_size_t),
@@ -126,6 +129,7 @@ class _SessionInfo(_Sized):
         ("struct_size", c_size_t),
         ("residency", c_int32),
         ("lowering", c_char_p),
+        ("device", c_char_p),
         ("max_tokens", c_size_t),
         ("max_regions", c_size_t),
         ("max_batch", c_size_t),

@@ -11,6 +11,7 @@
 #![allow(non_camel_case_types, clippy::missing_safety_doc, rustdoc::broken_intra_doc_links)]
 
 mod arguments;
+mod device;
 mod errors;
 mod handles;
 mod library;
@@ -26,6 +27,7 @@ mod status;
 mod strings;
 
 pub use arguments::Bool;
+pub use device::{lxmert_device_count, lxmert_device_get_info, lxmert_device_info};
 use errors::Failure;
 pub use errors::lxmert_last_error;
 pub use library::{LXMERT_ABI_VERSION, lxmert_abi_version, lxmert_build_info, lxmert_version};

@@ -30,6 +30,8 @@ pub enum lxmert_residency {
     /// Read from the file when their turn comes, in every run, with room for the matrices of two operations. With a memory budget,
     /// as many as it has room for are in memory of their own all the same.
     LXMERT_RESIDENCY_STREAMED = 3,
+    /// In the memory of a device beside the CPU, which computes with them there.
+    LXMERT_RESIDENCY_DEVICE = 4,
 }
 
 impl lxmert_residency {
@@ -39,6 +41,7 @@ impl lxmert_residency {
             Residency::Resident => Self::LXMERT_RESIDENCY_RESIDENT,
             Residency::Mapped => Self::LXMERT_RESIDENCY_MAPPED,
             Residency::Streamed => Self::LXMERT_RESIDENCY_STREAMED,
+            Residency::Device => Self::LXMERT_RESIDENCY_DEVICE,
         }
     }
 }
@@ -100,6 +103,9 @@ pub struct lxmert_session_options {
     pub progress: Option<unsafe extern "C" fn(fraction: f32, user_data: *mut c_void) -> Bool>,
     /// Given to progress.
     pub progress_user_data: *mut c_void,
+    /// Where the model is computed: "cpu", or as lxmert_device_name has it, such as "cuda:0". Default: "auto", a GPU if this build drives
+    /// one that is faster than a CPU and it is there, else the CPU.
+    pub device: *const c_char,
 }
 
 // SAFETY: `repr(C)` with the size first; pointers, optional functions and numbers, all valid as zeros.
@@ -144,6 +150,10 @@ impl Given {
         if !raw.lowering.is_null() {
             // SAFETY: a string, by contract.
             options.lowering = lowering(unsafe { text("options->lowering", raw.lowering) }?)?;
+        }
+        if !raw.device.is_null() {
+            // SAFETY: a string, by contract.
+            options.device = unsafe { text("options->device", raw.device) }?.parse()?;
         }
         if raw.output_count > 0 {
             // SAFETY: so many pointers or NULL, by contract.
@@ -210,7 +220,7 @@ fn residency(number: i32) -> Result<Residency, Failure> {
     let known = Residency::ALL.into_iter().find(|known| lxmert_residency::of(*known) as i32 == number);
     known.ok_or_else(|| {
         Failure::argument(format_args!(
-            "options->residency is {number}: give one of lxmert_residency, 0 to 3"
+            "options->residency is {number}: give one of lxmert_residency, 0 to 4"
         ))
     })
 }

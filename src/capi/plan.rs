@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 
 use super::arguments::{Out, Versioned};
+use super::device::kept;
 use super::errors::status;
 use super::handles::Handle;
 use super::lxmert_status;
@@ -21,6 +22,10 @@ pub struct lxmert_memory_plan {
     pub residency: i32,
     /// How the model would be computed, such as "avx2". Valid for as long as the library is loaded.
     pub lowering: *const c_char,
+    /// Where the model would be computed: "cpu", or as lxmert_device_info has it. Valid for as long as the library is loaded.
+    pub device: *const c_char,
+    /// Weights and scratch in the memory of that device, if it is another than the CPU.
+    pub device_bytes: usize,
     /// Weights where the file is mapped, as if all of them were in memory at once, or where the caller keeps its bytes.
     pub weights_mapped: usize,
     /// Weights in memory of the model's own, which all its sessions share. They stay until the model and its last session are
@@ -41,7 +46,7 @@ pub struct lxmert_memory_plan {
 // SAFETY: `repr(C)` with the size first; numbers and a pointer.
 unsafe impl Versioned for lxmert_memory_plan {
     const NAME: &'static str = "lxmert_memory_plan";
-    const FIRST: usize = std::mem::offset_of!(lxmert_memory_plan, weights_mapped);
+    const FIRST: usize = std::mem::offset_of!(lxmert_memory_plan, device);
 }
 
 /// Tells what a session with these options would take, without making it. options may be NULL for the defaults. Only as much of
@@ -70,6 +75,8 @@ pub unsafe extern "C" fn lxmert_plan(
             struct_size: size_of::<lxmert_memory_plan>(),
             residency: lxmert_residency::of(plan.residency) as i32,
             lowering: lowering_name(plan.lowering),
+            device: kept(&plan.device.to_string()),
+            device_bytes: plan.device_bytes,
             weights_mapped: plan.weights_mapped,
             weights_private: plan.weights_private,
             session: plan.session,

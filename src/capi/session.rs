@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::arguments::{Out, Versioned, place, places};
+use super::device::kept;
 use super::errors::{Line, caught, clear_last, last, status};
 use super::handles::{Handle, Kind};
 use super::model::{LoadedModel, lxmert_model};
@@ -31,6 +32,8 @@ pub struct lxmert_session_info {
     pub residency: i32,
     /// How the model is computed, such as "avx2". Valid for as long as the library is loaded.
     pub lowering: *const c_char,
+    /// Where the model is computed: "cpu", or as lxmert_device_info has it. Valid for as long as the library is loaded.
+    pub device: *const c_char,
     /// The longest question in tokens, [CLS] and [SEP] included.
     pub max_tokens: usize,
     /// The most regions of an image.
@@ -48,7 +51,7 @@ pub struct lxmert_session_info {
 // SAFETY: `repr(C)` with the size first; numbers and a pointer.
 unsafe impl Versioned for lxmert_session_info {
     const NAME: &'static str = "lxmert_session_info";
-    const FIRST: usize = std::mem::offset_of!(lxmert_session_info, max_tokens);
+    const FIRST: usize = std::mem::offset_of!(lxmert_session_info, device);
 }
 
 /// Behind a session's handle.
@@ -139,7 +142,7 @@ pub(super) unsafe fn with_session(
 /// | blocks      | while weights are made ready, also by another thread                                                 |
 /// | fails       | LXMERT_INVALID_ARGUMENT, LXMERT_LIMIT, LXMERT_UNSUPPORTED, LXMERT_INVALID_MODEL for a lowering that  |
 /// |             | does not read a packed file, LXMERT_OUT_OF_MEMORY, LXMERT_BUDGET, LXMERT_CANCELLED by progress,      |
-/// |             | LXMERT_IO, LXMERT_SYSTEM; then nothing is left behind but what later sessions of the model share     |
+/// |             | LXMERT_IO, LXMERT_SYSTEM, LXMERT_DEVICE; then nothing is left behind but what later sessions of the model share     |
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lxmert_session_create(
     model: *const lxmert_model,
@@ -173,6 +176,7 @@ fn about(session: &Session) -> lxmert_session_info {
         struct_size: size_of::<lxmert_session_info>(),
         residency: lxmert_residency::of(session.plan().residency) as i32,
         lowering: lowering_name(session.lowering()),
+        device: kept(&session.plan().device.to_string()),
         max_tokens: options.max_tokens,
         max_regions: options.max_regions,
         max_batch: options.max_batch,

@@ -42,11 +42,13 @@ pub enum lxmert_status {
     LXMERT_SYSTEM = 14,
     /// A fault of the library itself. Its objects stay usable.
     LXMERT_INTERNAL = 15,
+    /// A device beside the CPU, or its driver, failed: free the session, and make one with device "cpu".
+    LXMERT_DEVICE = 16,
 }
 
 use lxmert_status::*;
 
-const NAMES: [(lxmert_status, &CStr); 16] = [
+const NAMES: [(lxmert_status, &CStr); 17] = [
     (LXMERT_OK, c"LXMERT_OK"),
     (LXMERT_INVALID_ARGUMENT, c"LXMERT_INVALID_ARGUMENT"),
     (LXMERT_IO, c"LXMERT_IO"),
@@ -63,6 +65,7 @@ const NAMES: [(lxmert_status, &CStr); 16] = [
     (LXMERT_NOT_FINITE, c"LXMERT_NOT_FINITE"),
     (LXMERT_SYSTEM, c"LXMERT_SYSTEM"),
     (LXMERT_INTERNAL, c"LXMERT_INTERNAL"),
+    (LXMERT_DEVICE, c"LXMERT_DEVICE"),
 ];
 
 /// The name of a status, such as "LXMERT_OK"; "unknown status" for any other number. Never NULL; valid for as long as the
@@ -107,6 +110,7 @@ impl lxmert_status {
             Error::Budget { .. } => LXMERT_BUDGET,
             Error::Threads { .. } | Error::Lock { .. } => LXMERT_SYSTEM,
             Error::Ggml(_) => LXMERT_INTERNAL,
+            Error::Device { .. } => LXMERT_DEVICE,
         }
     }
 }

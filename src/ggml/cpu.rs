@@ -24,7 +24,11 @@ pub(crate) fn check_cpu() -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Instructions { built_for: ggml_sys_bindings::CPU, missing: missing.clone() })
+    let built_for = match ggml_sys_bindings::CPU {
+        "native" => "the machine that built it",
+        name => name,
+    };
+    Err(Error::Instructions { built_for, missing: missing.clone() })
 }
 
 fn missing(needed: &[&'static str], has: impl Fn(&str) -> bool) -> Vec<&'static str> {
@@ -46,7 +50,7 @@ fn has(name: &str) -> Option<bool> {
         is_x86_feature_detected,
         "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "movbe" "adx" "avx512f" "avx512bw"
         "avx512cd" "avx512dq" "avx512vl" "avx512ifma" "avx512vbmi" "avx512vbmi2" "avx512vnni" "avx512bitalg" "avx512vpopcntdq"
-        "avx512bf16" "avxvnni"
+        "avx512bf16" "avx512fp16" "avxvnni" "avxvnniint8" "gfni"
     );
     #[cfg(target_arch = "aarch64")]
     return detect!(

@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use ggml_sys_bindings as sys;
 
-use super::memory_plan::{Place, Step};
-use super::{AlignedBuffer, MemoryPlan, Tensors, ThreadPool};
+use super::memory_plan::{Place, Slot, Step};
+use super::{ALIGNMENT, AlignedBuffer, MemoryPlan, Tensors, ThreadPool};
 use crate::Error;
+use crate::gguf::TensorType;
 
 /// Room for the description of one graph at a time. Kept by a session, so that ggml allocates nothing for a graph.
 pub(crate) struct GraphMemory {
@@ -53,6 +54,20 @@ impl GraphMemory {
         let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
         Ok(GraphMemory { context, nodes, _memory: memory })
     }
+
+    pub(super) fn context(&self) -> *mut sys::ggml_context {
+        self.context.as_ptr()
+    }
+
+    /// A tensor of so many bytes without a place, in an otherwise empty room.
+    pub(super) fn bytes_tensor(&mut self, len: usize) -> NonNull<sys::ggml_tensor> {
+        // SAFETY: whatever lay in the context borrowed `self` and is gone, so that there is room for one tensor.
+        let tensor = unsafe {
+            sys::ggml_reset(self.context.as_ptr());
+            sys::ggml_new_tensor_1d(self.context.as_ptr(), sys::ggml_type::GGML_TYPE_I8, len as i64)
+        };
+        NonNull::new(tensor).expect("room for one tensor")
+    }
 }
 
 impl Drop for GraphMemory {
@@ -76,6 +91,10 @@ impl Tensor<'_> {
         Tensor { raw, _lives: PhantomData }
     }
 
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_tensor {
+        self.raw.as_ptr()
+    }
+
     fn get(&self) -> &sys::ggml_tensor {
         // SAFETY: valid by construction; written only while no reference is held (see `Graph::bind`).
         unsafe { self.raw.as_ref() }
@@ -92,6 +111,23 @@ impl Tensor<'_> {
         unsafe { sys::ggml_is_quantized(self.get().type_) }
     }
 
+    /// The name of the operation that makes it.
+    pub(super) fn operation(&self) -> String {
+        // SAFETY: the tensor is valid; the name is a string that stays.
+        let name = unsafe { std::ffi::CStr::from_ptr(sys::ggml_op_desc(self.raw.as_ptr())) };
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Whether its numbers are of that type.
+    pub(super) fn is_of(&self, tensor_type: TensorType) -> bool {
+        self.get().type_ == sys::ggml_type(tensor_type.id())
+    }
+
+    /// Where a view begins in what it views, in bytes.
+    pub(super) fn view_offset(&self) -> usize {
+        self.get().view_offs
+    }
+
     fn strides(&self) -> [usize; 4] {
         self.get().nb
     }
@@ -101,7 +137,7 @@ impl Tensor<'_> {
         self.dims().iter().product()
     }
 
-    fn is_contiguous(&self) -> bool {
+    pub(super) fn is_contiguous(&self) -> bool {
         // SAFETY: the tensor is valid.
         unsafe { sys::ggml_is_contiguous(self.raw.as_ptr()) }
     }
@@ -402,6 +438,35 @@ impl<'g> Graph<'g> {
         })
     }
 
+    /// The inputs, in the order in which they were made.
+    pub(super) fn inputs(&self) -> &[Tensor<'g>] {
+        &self.inputs
+    }
+
+    /// The results that were demanded, in that order.
+    pub(super) fn kept(&self) -> &[Tensor<'g>] {
+        &self.kept
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_cgraph {
+        self.graph.as_ptr()
+    }
+
+    /// The operations, views included.
+    pub(super) fn operations(&self) -> impl Iterator<Item = Tensor<'g>> {
+        self.nodes().map(|node| self.wrap(node.as_ptr()))
+    }
+
+    /// The operations, each with where a plan for the graph puts its result.
+    pub(super) fn placed<'p>(&self, plan: &'p MemoryPlan) -> impl Iterator<Item = (Tensor<'g>, &'p Slot)> {
+        assert_eq!(
+            (plan.inputs.len(), plan.steps.len()),
+            (self.inputs.len(), self.len()),
+            "another graph's plan"
+        );
+        self.operations().zip(&plan.steps)
+    }
+
     /// How many operations, views included, a run takes.
     pub fn len(&self) -> usize {
         self.nodes().len()
@@ -409,9 +474,15 @@ impl<'g> Graph<'g> {
 
     /// Plans the memory for this graph, and so for every graph of the same operations on smaller shapes.
     pub fn plan(&self) -> MemoryPlan {
+        // SAFETY: the tensor is valid.
+        self.plan_with(ALIGNMENT, |tensor| unsafe { sys::ggml_nbytes(tensor.as_ptr()) })
+    }
+
+    /// The same where places begin at multiples of `alignment`, and a tensor takes as many bytes as `bytes_of` says.
+    pub(super) fn plan_with(&self, alignment: usize, bytes_of: impl Fn(Tensor<'_>) -> usize) -> MemoryPlan {
         let bytes_of = |tensor: NonNull<sys::ggml_tensor>| {
             // SAFETY: the tensor is valid.
-            unsafe { sys::ggml_nbytes(tensor.as_ptr()) }
+            bytes_of(unsafe { Tensor::new(tensor) })
         };
         let inputs: Vec<usize> = self.inputs.iter().map(|input| bytes_of(input.raw)).collect();
         let mut position = HashMap::new();
@@ -432,7 +503,7 @@ impl<'g> Graph<'g> {
             let keep = self.kept.iter().any(|kept| kept.root() == node);
             steps.push(Step { bytes: if viewed.is_some() { 0 } else { bytes_of(node) }, reads, keep });
         }
-        MemoryPlan::new(&inputs, &steps)
+        MemoryPlan::new(&inputs, &steps, alignment)
     }
 
     /// The work memory that computing takes on top of the plan.
@@ -467,7 +538,7 @@ impl<'g> Graph<'g> {
             "another graph's plan"
         );
         let base = memory.as_mut_ptr();
-        let place = |tensor: NonNull<sys::ggml_tensor>, slot: &super::memory_plan::Slot| {
+        let place = |tensor: NonNull<sys::ggml_tensor>, slot: &Slot| {
             // SAFETY: nothing refers to the tensor, and its memory lies within `memory`: the plan's parts do, as checked
             // above, and the tensor is no larger than its slot.
             unsafe {
@@ -503,7 +574,7 @@ impl<'g> Graph<'g> {
 
 impl<'g> Tensor<'g> {
     /// The tensor whose memory this one lies in.
-    fn root(&self) -> NonNull<sys::ggml_tensor> {
+    pub(super) fn root(&self) -> NonNull<sys::ggml_tensor> {
         NonNull::new(self.get().view_src).unwrap_or(self.raw)
     }
 }
@@ -618,6 +689,21 @@ impl Region {
     /// That many numbers, so many bytes from the start of the memory.
     pub fn new(offset: usize, elements: usize) -> Self {
         Region { offset, elements }
+    }
+
+    /// Where it begins, from the start of the memory.
+    pub fn offset(self) -> usize {
+        self.offset
+    }
+
+    /// The bytes that it takes there.
+    pub fn bytes(self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.elements * size_of::<f32>()
+    }
+
+    /// The numbers that lie there, to write.
+    pub fn write(self, memory: &mut AlignedBuffer) -> &mut [f32] {
+        memory.f32s_mut(self.offset, self.elements)
     }
 
     /// The numbers that lie there.

@@ -4,8 +4,6 @@
 //! memory is free again after the last operation that reads them. Results to keep, and inputs, have memory of their own
 //! that nothing else uses.
 
-use super::ALIGNMENT;
-
 /// One step of a graph, as the plan sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
@@ -27,6 +25,8 @@ pub(crate) struct MemoryPlan {
     pub(super) steps: Vec<Slot>,
     kept: usize,
     scratch: usize,
+    /// What every place begins at a multiple of.
+    alignment: usize,
 }
 
 /// Memory for one result.
@@ -59,8 +59,8 @@ impl MemoryPlan {
         self.scratch
     }
 
-    pub(super) fn new(inputs: &[usize], steps: &[Step]) -> Self {
-        let mut plan = MemoryPlan::default();
+    pub(super) fn new(inputs: &[usize], steps: &[Step], alignment: usize) -> Self {
+        let mut plan = MemoryPlan { alignment, ..MemoryPlan::default() };
         for bytes in inputs {
             let slot = plan.keep(*bytes);
             plan.inputs.push(slot);
@@ -77,7 +77,7 @@ impl MemoryPlan {
                 (0, _) => Slot::default(),
                 (bytes, true) => plan.keep(bytes),
                 (bytes, false) => {
-                    let bytes = bytes.next_multiple_of(ALIGNMENT);
+                    let bytes = bytes.next_multiple_of(alignment);
                     let offset = used.take_lowest(bytes, last_read[n]);
                     plan.scratch = plan.scratch.max(offset + bytes);
                     Slot { place: Place::Scratch(offset), bytes }
@@ -90,7 +90,7 @@ impl MemoryPlan {
     }
 
     fn keep(&mut self, bytes: usize) -> Slot {
-        let bytes = bytes.next_multiple_of(ALIGNMENT);
+        let bytes = bytes.next_multiple_of(self.alignment);
         let slot = Slot { place: Place::Kept(self.kept), bytes };
         self.kept += bytes;
         slot
@@ -132,6 +132,7 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ALIGNMENT;
     use super::*;
 
     fn step(bytes: usize, reads: &[usize], keep: bool) -> Step {
@@ -142,7 +143,7 @@ mod tests {
     fn a_chain_needs_two_results_at_a_time() {
         let reads = |n: usize| n.checked_sub(1).into_iter().collect::<Vec<_>>();
         let steps: Vec<_> = (0..10).map(|n| step(64, &reads(n), false)).collect();
-        let plan = MemoryPlan::new(&[], &steps);
+        let plan = MemoryPlan::new(&[], &steps, ALIGNMENT);
         assert_eq!((plan.kept_bytes(), plan.scratch_bytes()), (0, 128));
     }
 
@@ -150,7 +151,7 @@ mod tests {
     fn a_result_stands_until_its_last_reader() {
         let steps =
             [step(64, &[], false), step(64, &[0], false), step(64, &[1], false), step(64, &[0, 2], false)];
-        let plan = MemoryPlan::new(&[], &steps);
+        let plan = MemoryPlan::new(&[], &steps, ALIGNMENT);
         let offsets: Vec<_> = plan.steps.iter().map(|slot| slot.place).collect();
         let at = Place::Scratch;
         assert_eq!(offsets, [at(0), at(64), at(128), at(64)]);
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn kept_results_and_inputs_share_no_memory() {
         let steps = [step(10, &[], true), step(0, &[0], false), step(70, &[0], true)];
-        let plan = MemoryPlan::new(&[100], &steps);
+        let plan = MemoryPlan::new(&[100], &steps, ALIGNMENT);
         assert_eq!(plan.inputs, [Slot { place: Place::Kept(0), bytes: 128 }]);
         assert_eq!(plan.steps[0], Slot { place: Place::Kept(128), bytes: 64 });
         assert_eq!(plan.steps[1].place, Place::Viewed);
@@ -184,7 +185,7 @@ mod tests {
                 roots.push(if is_view { reads[0] } else { n });
                 steps.push(Step { bytes: if is_view { 0 } else { bytes.max(1) }, reads, keep: keep == 0 });
             }
-            let plan = MemoryPlan::new(&[100, 200], &steps);
+            let plan = MemoryPlan::new(&[100, 200], &steps, ALIGNMENT);
             for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.bytes > 0) {
                 let Place::Scratch(start) = plan.steps[n].place else {
                     prop_assert!(step.keep);

@@ -10,6 +10,8 @@
 
 mod buffer;
 mod cpu;
+mod device;
+mod device_graph;
 mod graph;
 mod memory_plan;
 mod pages;
@@ -21,6 +23,9 @@ pub(crate) use buffer::AlignedBuffer;
 pub use buffer::ForeignMemory;
 pub(crate) use cpu::check_cpu;
 pub use cpu::cpu_features;
+pub(crate) use device::{Backend, DeviceBuffer};
+pub use device::{Device, DeviceInfo, devices};
+pub(crate) use device_graph::{DeviceGraph, DeviceMemory};
 pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub(crate) use pages::{lock, release, touch};

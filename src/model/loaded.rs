@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::{Config, Packing, Role, tensors};
 use crate::Error;
-use crate::ggml::{AlignedBuffer, Tensors};
+use crate::ggml::{AlignedBuffer, Device, Tensors};
 use crate::gguf::{Header, Metadata, TensorType};
 use crate::kernels::{Element, PackedMatrix};
 use crate::text::{Tokenizer, Vocabulary};
@@ -33,6 +33,8 @@ pub(super) struct Loaded {
     pub tables: OnceLock<[AlignedBuffer; 3]>,
     /// The weights as ggml sees them, since the first session on its operations.
     pub tensors: OnceLock<Tensors>,
+    /// The weights on devices, as long as sessions use them there.
+    pub on_devices: Mutex<Vec<(Device, Weak<Tensors>)>>,
     labels: Option<Vec<String>>,
     front_end: FrontEnd,
     /// The most bytes of memory that the tokenizer takes; `None` if the file holds none.
@@ -118,6 +120,7 @@ impl Model {
             making: Mutex::default(),
             tables: OnceLock::new(),
             tensors: OnceLock::new(),
+            on_devices: Mutex::default(),
             labels,
             front_end,
             tokenizer_bytes: vocabulary.map(|vocabulary| vocabulary.memory_bytes()),

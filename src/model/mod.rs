@@ -23,7 +23,7 @@ pub use loaded::{About, Model};
 pub use output::{Dims, Output};
 #[doc(hidden)] // for the programs of this repository
 pub use packing::{Packer, Packing};
-pub(crate) use stock::{Masked, Words, image_stage, node_limit, question_stage};
+pub(crate) use stock::{Masked, WordKind, Words, image_stage, node_limit, question_stage};
 pub use tensors::{CROSS_SIDES, Role, Tensor, tensors};
 
 /// Elements of a matrix whose f32 form still fits the second-level cache of a small core. Quantized matrices of up to this

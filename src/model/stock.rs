@@ -26,6 +26,16 @@ pub(crate) enum Words<'g> {
     Ids(Tensor<'g>),
     /// Embeddings of the caller's own: `[hidden, tokens · batch]`.
     Embeddings(Tensor<'g>),
+    /// Embeddings to which those of positions and token types have been added: `[hidden, tokens · batch]`.
+    Summed(Tensor<'g>),
+}
+
+/// Which kind of [`Words`] a graph is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WordKind {
+    Ids,
+    Embeddings,
+    Summed,
 }
 
 /// The second stage as a graph.
@@ -45,7 +55,7 @@ pub(crate) struct QuestionStage<'g> {
 }
 
 /// Which keys are masked. Unmasked scores skip an addition, but the operations are the same.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Masked {
     pub text: bool,
     pub visual: bool,
@@ -70,20 +80,20 @@ pub(crate) fn image_stage<'g>(
     ImageStage { features, boxes, mask, stream, results }
 }
 
-/// Adds the second stage to the graph. `own_embeddings` makes it read [`Words::Embeddings`].
+/// Adds the second stage to the graph, which reads words of that kind.
 pub(crate) fn question_stage<'g>(
     graph: &mut Graph<'g>,
     config: &Config,
     Shape { batch, tokens, regions }: Shape,
     masked: Masked,
     wanted: &[Output],
-    own_embeddings: bool,
+    words: WordKind,
 ) -> QuestionStage<'g> {
     let rows = tokens * batch;
-    let words = if own_embeddings {
-        Words::Embeddings(graph.input_f32([config.hidden_size, rows, 1, 1]))
-    } else {
-        Words::Ids(graph.input_i32([rows, 1, 1, 1]))
+    let words = match words {
+        WordKind::Ids => Words::Ids(graph.input_i32([rows, 1, 1, 1])),
+        WordKind::Embeddings => Words::Embeddings(graph.input_f32([config.hidden_size, rows, 1, 1])),
+        WordKind::Summed => Words::Summed(graph.input_f32([config.hidden_size, rows, 1, 1])),
     };
     let token_types = graph.input_i32([rows, 1, 1, 1]);
     let positions = graph.input_i32([rows, 1, 1, 1]);
@@ -146,6 +156,7 @@ impl<'g> Operations for Stock<'_, 'g> {
         let words = match words {
             Words::Ids(ids) => graph.get_rows(graph.weight("token_embd.weight"), ids),
             Words::Embeddings(embeddings) => embeddings,
+            Words::Summed(sum) => return sum,
         };
         let positions = graph.get_rows(graph.weight("position_embd.weight"), positions);
         let token_types = graph.get_rows(graph.weight("token_types.weight"), token_types);

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::Model;
+use super::{Model, Output, SMALL_MATRIX};
 use crate::Error;
-use crate::ggml::{self, AlignedBuffer, Tensors};
+use crate::ggml::{self, AlignedBuffer, Backend, Device, Tensors};
+use crate::gguf::TensorInfo;
 use crate::kernels::{Element, Kernels, Layout, Lookup, PackedMatrix, Source, Tables, Workers, place_bytes};
 use crate::session::Residency;
 use crate::weights::Weights;
@@ -42,6 +43,48 @@ impl Model {
             let _ = self.loaded.tensors.set(Tensors::new(self.weights())?);
         }
         Ok(self.loaded.tensors.get().expect("made right here, or by whoever was first"))
+    }
+
+    /// The weights on a device, if a session has them there.
+    pub(crate) fn on_device(&self, device: Device) -> Option<Arc<Tensors>> {
+        let known = self.loaded.on_devices.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(known, _)| *known == device).and_then(|(_, tensors)| tensors.upgrade())
+    }
+
+    /// The weights as they will be on a device: without what is looked up on the host.
+    ///
+    /// # Errors
+    /// As [`Tensors::on_device`].
+    pub(crate) fn described_on(&self, backend: &Backend) -> Result<Tensors, Error> {
+        let multiplies_words = Output::PredictionLogits.exists_in(self.config());
+        let is_wanted = |info: &TensorInfo| match TABLES.iter().position(|name| *name == info.name()) {
+            None => true,
+            Some(table) => table == 0 && multiplies_words,
+        };
+        let is_unpacked =
+            |info: &TensorInfo| info.tensor_type().is_quantized() && info.elements() <= SMALL_MATRIX as u64;
+        Tensors::on_device(self.weights(), backend, is_wanted, is_unpacked)
+    }
+
+    /// The weights on a device, which are copied there unless they are there already.
+    ///
+    /// # Errors
+    /// As [`Tensors::upload`].
+    pub(crate) fn upload(
+        &self,
+        backend: &Backend,
+        mut tensors: Arc<Tensors>,
+        ready: &dyn Fn(f32) -> bool,
+    ) -> Result<Arc<Tensors>, Error> {
+        let _making = self.making();
+        if let Some(there) = self.on_device(backend.device()) {
+            return Ok(there);
+        }
+        Arc::get_mut(&mut tensors).expect("what is not there yet is nobody else's").upload(backend, ready)?;
+        let mut known = self.loaded.on_devices.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, tensors)| tensors.strong_count() > 0);
+        known.push((backend.device(), Arc::downgrade(&tensors)));
+        Ok(tensors)
     }
 
     /// Held by whoever makes what all sessions share, so that no two take memory for the same.

@@ -3,7 +3,7 @@
 use super::SessionOptions;
 use super::engine::{EnginePlan, Lowering, Way};
 use crate::Error;
-use crate::ggml::ALIGNMENT;
+use crate::ggml::{ALIGNMENT, Device};
 use crate::model::Model;
 use crate::vision::{FrontEnd, PatchGrid};
 
@@ -21,11 +21,13 @@ pub enum Residency {
     /// Read from the file when their turn comes, in every run, with room for the matrices of two operations. With a memory budget, as
     /// many as it has room for are in private memory all the same.
     Streamed,
+    /// In the memory of a device beside the CPU, which computes with them there.
+    Device,
 }
 
 impl Residency {
     /// All of them.
-    pub const ALL: [Residency; 4] = [Self::Auto, Self::Resident, Self::Mapped, Self::Streamed];
+    pub const ALL: [Residency; 5] = [Self::Auto, Self::Resident, Self::Mapped, Self::Streamed, Self::Device];
 
     /// Its name in options.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Residency {
             Residency::Resident => "resident",
             Residency::Mapped => "mapped",
             Residency::Streamed => "streamed",
+            Residency::Device => "device",
         }
     }
 }
@@ -68,6 +71,10 @@ pub struct MemoryPlan {
     pub residency: Residency,
     /// How the model will be computed: never [`Lowering::Fastest`].
     pub lowering: Lowering,
+    /// Where the session will compute: never [`Device::Auto`].
+    pub device: Device,
+    /// Weights and scratch in the memory of that device, if it is another than the CPU.
+    pub device_bytes: usize,
     /// Weights where the file is mapped, or where they are part of the program.
     pub weights_mapped: usize,
     /// Weights in memory of their own: packed, or a copy of the file. They stay as long as the model does.
@@ -86,8 +93,9 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// All of it.
     pub fn total(&self) -> usize {
-        let Self { weights_mapped, weights_private, session, tokenizer, labels, other, .. } = self;
-        weights_mapped + weights_private + session + tokenizer + labels + other
+        let Self { device_bytes, weights_mapped, weights_private, session, tokenizer, labels, other, .. } =
+            self;
+        device_bytes + weights_mapped + weights_private + session + tokenizer + labels + other
     }
 }
 
@@ -110,7 +118,10 @@ const TENSOR_BYTES: usize = 768;
 
 fn plan_of(model: &Model, options: &SessionOptions, way: Way, engine: &EnginePlan) -> MemoryPlan {
     let [weights_mapped, weights_private] = engine.weights(model);
+    let (device, device_bytes) = engine.device();
     MemoryPlan {
+        device,
+        device_bytes,
         residency: way.residency,
         lowering: way.lowering(),
         weights_mapped,
@@ -139,6 +150,9 @@ pub(super) fn plan(
             Ok(engine) => engine,
             // Another way may do.
             Err(error) => {
+                if way.residency == Residency::Device {
+                    log::warn!("{error}");
+                }
                 failure.get_or_insert(error);
                 continue;
             }

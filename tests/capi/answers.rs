@@ -231,7 +231,8 @@ fn the_library_says_what_it_is() {
     assert_eq!(string(lxmert_build_info()), lxmert::BUILD);
     assert_eq!(string(lxmert_status_name(0)), "LXMERT_OK");
     assert_eq!(string(lxmert_status_name(15)), "LXMERT_INTERNAL");
-    for number in [-1, 16, i32::MIN, i32::MAX] {
+    assert_eq!(string(lxmert_status_name(16)), "LXMERT_DEVICE");
+    for number in [-1, 17, i32::MIN, i32::MAX] {
         assert_eq!(string(lxmert_status_name(number)), "unknown status");
     }
 }

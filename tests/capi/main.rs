@@ -16,6 +16,7 @@ mod allocations;
 mod answers;
 #[path = "../common/mod.rs"]
 mod common;
+mod devices;
 mod loaders;
 mod log;
 mod memory;

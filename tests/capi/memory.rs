@@ -39,12 +39,16 @@ fn a_plan_is_that_of_the_rust_interface_and_comes_true() {
     assert_eq!((found.tokenizer, found.labels), (expected.tokenizer, expected.labels));
     assert_eq!((found.other, found.total), (expected.other, expected.total()));
     assert_eq!(string(found.lowering), expected.lowering.to_string());
-    let sum = found.weights_mapped + found.weights_private + found.session;
+    assert_eq!(
+        (string(found.device), found.device_bytes),
+        (expected.device.to_string(), expected.device_bytes)
+    );
+    let sum = found.device_bytes + found.weights_mapped + found.weights_private + found.session;
     assert_eq!(found.total, sum + found.tokenizer + found.labels + found.other);
 
     let made = session_info(&create(&model, &options()).unwrap());
     assert_eq!((made.session_bytes, made.residency), (found.session, found.residency));
-    assert_eq!(made.lowering, found.lowering);
+    assert_eq!((made.lowering, made.device), (found.lowering, found.device));
 }
 
 #[test]

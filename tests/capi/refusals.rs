@@ -194,7 +194,7 @@ fn options_that_make_no_sense_are_refused() {
         (|o| o.max_tokens = usize::MAX, LXMERT_LIMIT, "tokens"),
         (|o| o.max_regions = 5000, LXMERT_LIMIT, "regions"),
         (|o| o.max_batch = 1025, LXMERT_LIMIT, "batch"),
-        (|o| o.threads = 100_000, LXMERT_INVALID_ARGUMENT, "threads"),
+        (|o| (o.device, o.threads) = (c"cpu".as_ptr(), 100_000), LXMERT_INVALID_ARGUMENT, "threads"),
         (|o| o.cpu_count = 1, LXMERT_INVALID_ARGUMENT, "options->cpus is NULL"),
         (
             |o| (o.cpus, o.cpu_count) = (&raw const ONE, 1 << 40),
@@ -210,7 +210,7 @@ fn options_that_make_no_sense_are_refused() {
             LXMERT_INVALID_ARGUMENT,
             "options->output_count is 1099511627776: give at most 1024",
         ),
-        (|o| o.residency = 4, LXMERT_INVALID_ARGUMENT, "residency is 4"),
+        (|o| o.residency = 5, LXMERT_INVALID_ARGUMENT, "residency is 5"),
         (|o| o.residency = -1, LXMERT_INVALID_ARGUMENT, "residency is -1"),
         (|o| o.residency = i32::MIN, LXMERT_INVALID_ARGUMENT, "residency"),
         (|o| o.memory_budget = 1000, LXMERT_BUDGET, "smallest"),

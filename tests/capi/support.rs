@@ -95,7 +95,14 @@ macro_rules! sized {
     };
 }
 
-sized!(lxmert_loader, lxmert_model_info, lxmert_session_options, lxmert_memory_plan, lxmert_session_info);
+sized!(
+    lxmert_device_info,
+    lxmert_loader,
+    lxmert_model_info,
+    lxmert_session_options,
+    lxmert_memory_plan,
+    lxmert_session_info
+);
 sized!(lxmert_inputs, lxmert_tensor);
 
 pub fn session_with(model: &Model, change: impl FnOnce(&mut lxmert_session_options)) -> Session {

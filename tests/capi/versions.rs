@@ -49,6 +49,10 @@ fn sizes_that_no_version_had_are_refused() {
         let status = c!(lxmert_plan(model.0, std::ptr::null(), &mut plan));
         refused_for_size(status, "lxmert_memory_plan", struct_size);
     }
+    for struct_size in wrong_sizes::<lxmert_device_info>() {
+        let mut info = lxmert_device_info { struct_size, ..lxmert_device_info::sized() };
+        refused_for_size(c!(lxmert_device_get_info(0, &mut info)), "lxmert_device_info", struct_size);
+    }
     for struct_size in wrong_sizes::<lxmert_session_info>() {
         let mut info = lxmert_session_info { struct_size, ..lxmert_session_info::sized() };
         refused_for_size(
@@ -146,7 +150,7 @@ fn only_as_much_is_filled_in_as_a_program_has_room_for() {
     let end = offset_of!(lxmert_model_info, has_label_texts);
     fills_up_to::<lxmert_model_info>(end, |info| c!(lxmert_model_get_info(model.0, info)));
     let plan = |plan| c!(lxmert_plan(model.0, std::ptr::null(), plan));
-    fills_up_to::<lxmert_memory_plan>(offset_of!(lxmert_memory_plan, weights_mapped), plan);
-    let end = offset_of!(lxmert_session_info, max_tokens);
+    fills_up_to::<lxmert_memory_plan>(offset_of!(lxmert_memory_plan, device), plan);
+    let end = offset_of!(lxmert_session_info, device);
     fills_up_to::<lxmert_session_info>(end, |info| c!(lxmert_session_get_info(session.0, info)));
 }

@@ -1,6 +1,7 @@
 //! What the integration tests share. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod golden;
 pub mod program;
 pub mod wide;
 

@@ -15,6 +15,10 @@ pub struct Computing {
     /// neon, dotprod, i8mm), or the fastest that the CPU has.
     #[arg(long, value_name = "NAME", default_value = "fastest", overrides_with = "lowering")]
     lowering: String,
+    /// Where to compute: cpu, or cuda, vulkan or metal, whose second GPU is cuda:1 and so on, or a GPU if this build drives one that
+    /// is faster than a CPU and it is there (auto).
+    #[arg(long, value_name = "NAME", default_value = "auto", overrides_with = "device")]
+    device: String,
     #[command(flatten)]
     cpus: Cpus,
     #[command(flatten)]
@@ -30,6 +34,7 @@ impl Computing {
         options.threads = self.threads.unwrap_or(options.threads);
         // Here rather than in clap, whose complaint takes three lines.
         options.lowering = self.lowering.parse()?;
+        options.device = self.device.parse()?;
         options.cpus.clone_from(&self.cpus.numbers);
         self.memory.apply(options)
     }

@@ -61,9 +61,12 @@ impl Memory {
 #[allow(dead_code, reason = "not every program tells")]
 pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
     let plan = model.plan(options)?;
-    let MemoryPlan { weights_mapped, weights_private, session, tokenizer, labels, other, .. } = plan;
+    let MemoryPlan {
+        device_bytes, weights_mapped, weights_private, session, tokenizer, labels, other, ..
+    } = plan;
     let program = program_bytes();
     let parts = [
+        ("on the device", device_bytes),
         ("weights, mapped", weights_mapped),
         ("weights, private", weights_private),
         ("session", session),
@@ -73,9 +76,15 @@ pub fn plan(model: &Model, options: &SessionOptions) -> Result<String, Error> {
         ("this program", program),
         ("in all", plan.total() + program),
     ];
-    let mut text =
-        format!("{:<20}{:>10}\n{:<20}{:>10}\n", "weights are", plan.residency, "computed by", plan.lowering);
-    for (name, bytes) in parts {
+    let mut text = String::new();
+    for (name, what) in [
+        ("weights are", plan.residency.to_string()),
+        ("computed on", plan.device.to_string()),
+        ("computed by", plan.lowering.to_string()),
+    ] {
+        let _ = writeln!(text, "{name:<20}{what:>10}");
+    }
+    for (name, bytes) in parts.into_iter().filter(|(name, bytes)| *bytes > 0 || !name.contains("device")) {
         let _ = writeln!(text, "{name:<20}{:>10.1} MiB", bytes as f64 / f64::from(1 << 20));
     }
     Ok(text)

@@ -34,7 +34,10 @@ fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 pub fn version() -> &'static str {
     static VERSION: OnceLock<String> = OnceLock::new();
     VERSION.get_or_init(|| {
-        let features = lxmert::ggml::cpu_features().join(" ");
+        let features = match lxmert::ggml::cpu_features().join(" ") {
+            none if none.is_empty() => "none beyond the architecture's".to_owned(),
+            some => some,
+        };
         format!("{}\nggml: {}\ncpu: {features}", lxmert::BUILD, lxmert::ggml::version())
     })
 }

@@ -1,5 +1,6 @@
 //! The two ways to run a session's stages: on ggml's operations, or on the project's own kernels.
 
+mod device;
 mod fused;
 mod stock;
 
@@ -7,10 +8,11 @@ use super::inputs::{ImageInput, QuestionInput};
 use super::stop::Stop;
 use super::{Residency, SessionOptions};
 use crate::Error;
-use crate::ggml::{AlignedBuffer, Region};
+use crate::ggml::{AlignedBuffer, Device, Region};
 use crate::kernels::{InstructionSet, Kernels, OperationTime};
 use crate::model::{Model, Output, Packing, Shape};
 
+use device::{DeviceEngine, DevicePlan};
 use fused::{FusedEngine, FusedPlan};
 use stock::{StockEngine, StockPlan};
 
@@ -98,6 +100,8 @@ pub(super) struct Way {
     /// Never [`Residency::Auto`].
     pub residency: Residency,
     observed: bool,
+    /// The device beside the CPU, if it is one that computes.
+    device: Option<Device>,
 }
 
 impl Way {
@@ -107,15 +111,64 @@ impl Way {
     }
 }
 
+/// The device beside the CPU that a session is for, if any.
+///
+/// # Errors
+/// [`Error::Input`] if it is not there, or an option does not go with it; [`Error::Packed`].
+fn device(model: &Model, options: &SessionOptions, observed: bool) -> Result<Option<Device>, Error> {
+    let for_cpu = [
+        ("lowering", !matches!(options.lowering, Lowering::Fastest | Lowering::Ggml)),
+        ("cpus", options.cpus.is_some()),
+        ("residency", !matches!(options.residency, Residency::Auto | Residency::Device)),
+        ("profile", options.profile),
+    ];
+    let wish = for_cpu.into_iter().find(|(_, wished)| *wished).map(|(name, _)| name);
+    let packed = model.packing().is_some();
+    if options.device == Device::Auto {
+        if wish.is_some() || packed || observed || options.lowering != Lowering::Fastest {
+            return Ok(None);
+        }
+        return Ok(options.device.resolve().unwrap_or_else(|problem| {
+            log::warn!("{problem}: computing on the CPU");
+            None
+        }));
+    }
+    let Some(device) = options.device.resolve()? else { return Ok(None) };
+    if let Some(name) = wish {
+        return Err(Error::Input {
+            name: name.to_owned(),
+            expected: format!("its default on device {device}"),
+            found: "a choice that only the CPU has".to_owned(),
+        });
+    }
+    if packed {
+        return Err(Packing::refusal("which no device reads", "without --pack"));
+    }
+    Ok((!observed).then_some(device))
+}
+
 /// A session that has everything but its memory and threads.
 pub(super) enum EnginePlan {
     Stock(StockPlan),
     Fused(FusedPlan),
+    Device(Box<DevicePlan>),
 }
 
 impl EnginePlan {
-    /// The ways to run that the options allow, the fastest first. What a session observes are always ggml's operations.
+    /// The ways to run that the options allow, the fastest first: on the device that [`Device::Auto`] finds, if any, then on the CPU, which
+    /// serves if that one fails. What a session observes are always ggml's operations.
     pub fn ways(model: &Model, options: &SessionOptions, observed: bool) -> Result<Vec<Way>, Error> {
+        let device = device(model, options, observed)?.map(|device| Way {
+            kernels: None,
+            residency: Residency::Device,
+            observed,
+            device: Some(device),
+        });
+        if let Some(device) = device
+            && (options.device != Device::Auto || options.residency == Residency::Device)
+        {
+            return Ok(vec![device]);
+        }
         let kernels = if observed { None } else { options.lowering.kernels()? };
         let packed = model.packing().is_some();
         if kernels.is_none() && packed {
@@ -128,7 +181,7 @@ impl EnginePlan {
         }
         let mapped = model.weights().storage().is_mapped();
         let stock = if mapped { Residency::Mapped } else { Residency::Resident };
-        let way = |kernels, residency| Way { kernels, residency, observed };
+        let way = |kernels, residency| Way { kernels, residency, observed, device: None };
         let ways = match kernels {
             None => vec![way(None, stock)],
             Some(_) => {
@@ -143,7 +196,7 @@ impl EnginePlan {
                     && mapped
                     && options.lowering == Lowering::Fastest
                     && options.cpus.is_none()
-                    && can_run()
+                    && (options.residency == Residency::Mapped || can_run())
                 {
                     ways.push(way(None, Residency::Mapped));
                 }
@@ -164,10 +217,14 @@ impl EnginePlan {
             });
         }
         // Without a limit nobody wants less than the best, and planning the others would take time.
-        Ok(if options.memory_budget.is_none() { allowed[..1].to_vec() } else { allowed })
+        let allowed = if options.memory_budget.is_none() { &allowed[..1] } else { &allowed[..] };
+        Ok(device.iter().chain(allowed).copied().collect())
     }
 
     pub fn new(model: &Model, options: &SessionOptions, way: Way) -> Result<Self, Error> {
+        if let Some(device) = way.device {
+            return Ok(EnginePlan::Device(Box::new(DevicePlan::new(model, options, device)?)));
+        }
         Ok(match way.kernels {
             None => EnginePlan::Stock(StockPlan::new(model, options, way.observed)?),
             Some(kernels) => EnginePlan::Fused(FusedPlan::new(model, options, kernels, way.residency)?),
@@ -178,7 +235,7 @@ impl EnginePlan {
     pub fn filled(&self, model: &Model, options: &SessionOptions, room: usize) -> Result<Self, Error> {
         match self {
             EnginePlan::Fused(plan) => Ok(EnginePlan::Fused(plan.filled(model, options, room)?)),
-            EnginePlan::Stock(_) => unreachable!("ggml's operations stream nothing"),
+            EnginePlan::Stock(_) | EnginePlan::Device(_) => unreachable!("ggml's operations stream nothing"),
         }
     }
 
@@ -191,6 +248,24 @@ impl EnginePlan {
                 if storage.is_mapped() { [storage.len(), packed] } else { [0, storage.len() + packed] }
             }
             EnginePlan::Fused(plan) => plan.weights(model),
+            EnginePlan::Device(_) => {
+                // Only the embeddings are looked up here.
+                let storage = model.weights().storage();
+                let (tables, packed) = (model.table_bytes(), model.packed_bytes());
+                match storage.view() {
+                    Some(_) if storage.is_mapped() => [tables, packed],
+                    Some(_) => [0, storage.own_bytes() + packed],
+                    None => [0, tables + packed],
+                }
+            }
+        }
+    }
+
+    /// The device, and the bytes of its memory.
+    pub fn device(&self) -> (Device, usize) {
+        match self {
+            EnginePlan::Stock(_) | EnginePlan::Fused(_) => (Device::Cpu, 0),
+            EnginePlan::Device(plan) => (plan.device(), plan.device_bytes()),
         }
     }
 
@@ -199,6 +274,7 @@ impl EnginePlan {
         match self {
             EnginePlan::Stock(plan) => plan.session_bytes(),
             EnginePlan::Fused(plan) => plan.session_bytes(),
+            EnginePlan::Device(plan) => plan.session_bytes(),
         }
     }
 }
@@ -207,6 +283,7 @@ impl EnginePlan {
 pub(super) enum Engine {
     Stock(StockEngine),
     Fused(FusedEngine),
+    Device(Box<DeviceEngine>),
 }
 
 /// Which of a question's keys are masked.
@@ -246,13 +323,16 @@ impl Engine {
         Ok(match plan {
             EnginePlan::Stock(plan) => Engine::Stock(StockEngine::new(model, options, plan, memory)?),
             EnginePlan::Fused(plan) => Engine::Fused(FusedEngine::new(model, options, plan, memory)?),
+            EnginePlan::Device(plan) => {
+                Engine::Device(Box::new(DeviceEngine::new(model, options, *plan, memory)?))
+            }
         })
     }
 
     /// What each operation has cost.
     pub fn profile(&self) -> Vec<OperationTime> {
         match self {
-            Engine::Stock(_) => Vec::new(),
+            Engine::Stock(_) | Engine::Device(_) => Vec::new(),
             Engine::Fused(engine) => engine.profile(),
         }
     }
@@ -262,6 +342,7 @@ impl Engine {
         match self {
             Engine::Stock(engine) => engine.region(output),
             Engine::Fused(engine) => engine.region(output, shape),
+            Engine::Device(engine) => engine.region(output),
         }
     }
 
@@ -270,7 +351,7 @@ impl Engine {
     pub fn factors(&self) -> [&[(String, usize, Region)]; 2] {
         match self {
             Engine::Stock(engine) => engine.factors(),
-            Engine::Fused(_) => [&[], &[]],
+            Engine::Fused(_) | Engine::Device(_) => [&[], &[]],
         }
     }
 
@@ -279,6 +360,7 @@ impl Engine {
         match self {
             Engine::Stock(engine) => engine.memory(),
             Engine::Fused(engine) => engine.memory(),
+            Engine::Device(engine) => engine.memory(),
         }
     }
 
@@ -293,6 +375,7 @@ impl Engine {
         match self {
             Engine::Stock(engine) => engine.run_image(shape, input, mask, stop),
             Engine::Fused(engine) => engine.run_image(shape, input, mask, stop),
+            Engine::Device(engine) => engine.run_image(shape, input, mask, stop),
         }
     }
 
@@ -307,6 +390,7 @@ impl Engine {
         match self {
             Engine::Stock(engine) => engine.run_question(shape, input, masks, stop),
             Engine::Fused(engine) => engine.run_question(shape, input, masks, stop),
+            Engine::Device(engine) => engine.run_question(shape, input, masks, stop),
         }
     }
 }
@@ -316,6 +400,17 @@ fn copy_rows(target: &mut [f32], values: &[f32], width: usize, given: usize, use
     let target = target.chunks_exact_mut(used * width);
     for (target, source) in target.zip(values.chunks_exact(given * width)) {
         target.copy_from_slice(&source[..used * width]);
+    }
+}
+
+/// Writes what is added to the scores of every query, `[batch, queries, keys]`.
+fn fill_mask(target: &mut [f32], mask: Mask<'_>) {
+    let (keys, batch) = (mask.used, mask.values.len() / mask.given);
+    let elements = target.chunks_exact_mut(target.len() / batch);
+    for (rows, scores) in elements.zip(mask.scores()) {
+        for row in rows.chunks_exact_mut(keys) {
+            row.iter_mut().zip(scores.clone()).for_each(|(score, masked)| *score = masked);
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The stages as graphs of ggml operations: planned once for the largest shapes, then built, bound, filled and computed for
 //! the shape at hand.
 
-use super::{Mask, Masks, copy_rows};
+use super::{Mask, Masks, copy_rows, fill_mask};
 use crate::Error;
 use crate::ggml::{
     ALIGNMENT, AlignedBuffer, BoundGraph, Graph, GraphMemory, MemoryPlan, Region, Tensor, Tensors, ThreadPool,
 };
-use crate::model::{Config, Masked, Model, Output, Shape, Words, image_stage, node_limit, question_stage};
+use crate::model::{
+    Config, Masked, Model, Output, Shape, WordKind, Words, image_stage, node_limit, question_stage,
+};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
 use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
@@ -219,10 +221,14 @@ impl Plans {
         };
         let outputs = options.outputs.clone();
         let image = plan(&|graph| drop(image_stage(graph, config, shape, masked, &outputs)))?;
-        let ids = plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, false)))?;
+        let ids = plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Ids)))?;
         let embeddings = options
             .inputs_embeds
-            .then(|| plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, true))))
+            .then(|| {
+                plan(&|graph| {
+                    drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Embeddings))
+                })
+            })
             .transpose()?;
         Ok(Plans { image, ids, embeddings, work_bytes, outputs, observed })
     }
@@ -273,7 +279,7 @@ impl Plans {
         fill_rows(&mut bound, nodes.features, input.features, input.regions, shape.regions);
         fill_rows(&mut bound, nodes.boxes, input.boxes, input.regions, shape.regions);
         if let Some(mask) = mask {
-            fill_mask(&mut bound, nodes.mask, mask);
+            fill_mask(bound.f32s_mut(nodes.mask), mask);
         }
         compute(&mut bound, stage.pool, stage.work, stage.stop)?;
         Ok((bound.region(nodes.stream), regions_of(&bound, nodes.results, factors)))
@@ -289,14 +295,13 @@ impl Plans {
         masks: StageMasks<'_>,
         image: Region,
     ) -> Result<Results, Error> {
-        let own_embeddings = matches!(input.text, Text::Embeddings(_));
-        let plan = match &self.embeddings {
-            Some(plan) if own_embeddings => plan,
-            _ => &self.ids,
+        let (kind, plan) = match (&self.embeddings, input.text) {
+            (Some(plan), Text::Embeddings(_)) => (WordKind::Embeddings, plan),
+            _ => (WordKind::Ids, &self.ids),
         };
         let mut graph = Graph::new(stage.graph, stage.tensors);
         let masked = Masked { text: masks.text.is_some(), visual: masks.visual.is_some() };
-        let nodes = question_stage(&mut graph, config, shape, masked, &self.outputs, own_embeddings);
+        let nodes = question_stage(&mut graph, config, shape, masked, &self.outputs, kind);
         let factors = self.factors(&mut graph);
         let mut bound = graph.bind(plan, stage.memory, self.question_start(), self.scratch_start());
 
@@ -314,10 +319,10 @@ impl Plans {
         });
         fill_indices(&mut bound, nodes.positions, shape, |_, token| token as u32);
         if let Some(mask) = masks.text {
-            fill_mask(&mut bound, nodes.text_mask, mask);
+            fill_mask(bound.f32s_mut(nodes.text_mask), mask);
         }
         if let Some(mask) = masks.visual {
-            fill_mask(&mut bound, nodes.visual_mask, mask);
+            fill_mask(bound.f32s_mut(nodes.visual_mask), mask);
         }
         bound.copy(image, nodes.stream);
         compute(&mut bound, stage.pool, stage.work, stage.stop)?;
@@ -355,17 +360,6 @@ fn fill_indices<'g>(
 ) {
     let count = shape.batch * shape.tokens;
     bound.set_indices(input, (0..count).map(|n| index(n / shape.tokens, n % shape.tokens)));
-}
-
-/// Writes what is added to the scores of every query.
-fn fill_mask<'g>(bound: &mut BoundGraph<'g, '_>, input: Tensor<'g>, mask: Mask<'_>) {
-    let [keys, queries, ..] = input.dims();
-    let elements = bound.f32s_mut(input).chunks_exact_mut(keys * queries);
-    for (rows, scores) in elements.zip(mask.scores()) {
-        for row in rows.chunks_exact_mut(keys) {
-            row.iter_mut().zip(scores.clone()).for_each(|(score, masked)| *score = masked);
-        }
-    }
 }
 
 /// Runs the operations, unless somebody gives up.

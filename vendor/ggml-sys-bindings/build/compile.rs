@@ -1,10 +1,11 @@
-//! The compiler's part: what ggml's own CMake files do for a static library with the CPU backend.
+//! The compiler's part: what ggml's own CMake files do for a static library with the CPU backend, and whatever backends there are
+//! beside it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 
-use crate::build::{cpu::Cpu, source::Source};
+use crate::build::program::{self, write};
+use crate::build::{backend::Backend, cpu::Cpu, source::Source};
 use crate::{cargo_env, user_env};
 
 /// Folders of `ggml-cpu` that are compiled, beside `arch/<target>`. Left out are `kleidiai`,
@@ -15,16 +16,26 @@ const CPU_FOLDERS: [&str; 4] = ["", "amx", "llamafile", "tiled"];
 const SANITIZERS: [&str; 5] = ["address", "fuzzer-no-link", "leak", "thread", "undefined"];
 
 #[derive(Clone, Copy)]
-enum Language {
+pub enum Language {
     C,
     Cpp,
 }
 
+impl Language {
+    fn extension(self) -> &'static str {
+        match self {
+            Language::C => "c",
+            Language::Cpp => "cpp",
+        }
+    }
+}
+
 pub struct Compiler<'a> {
-    source: &'a Source,
+    pub source: &'a Source,
     cpu: &'a Cpu,
     sanitizers: Option<String>,
-    out: PathBuf,
+    /// The build script's own folder.
+    pub out: PathBuf,
 }
 
 impl<'a> Compiler<'a> {
@@ -32,9 +43,9 @@ impl<'a> Compiler<'a> {
         Ok(Self { source, cpu, sanitizers: sanitizers()?, out: PathBuf::from(cargo_env("OUT_DIR")) })
     }
 
-    /// Compiles everything into one archive, since ggml's base and its CPU backend call each other.
-    pub fn build(&self) -> Result<(), String> {
-        self.write_version_header()?;
+    /// Compiles everything into one archive, since ggml's base and its backends call each other.
+    pub fn build(&self, backends: Vec<Backend>) -> Result<(), String> {
+        write(&self.out.join("ggml-version.h"), &self.version_header())?;
 
         let mut units = Vec::new();
         for language in [Language::Cpp, Language::C] {
@@ -43,7 +54,16 @@ impl<'a> Compiler<'a> {
             let mut base = self.settings(language);
             // Weights are unpacked to the same numbers on every CPU: compilers would fuse a product and a sum where it has an
             // instruction for both.
-            base.flag_if_supported("-ffp-contract=off").files(files(&self.source.src(), language)?);
+            base.flag_if_supported("-ffp-contract=off")
+                .files(files(&self.source.src(), language.extension())?);
+            for backend in &backends {
+                base.define(backend.macro_name, None); // for the list of backends
+            }
+            match language {
+                // Exceptions of `guard.cpp` pass through it.
+                Language::C => base.flag("-fexceptions"),
+                Language::Cpp => base.file("src/guard.cpp"),
+            };
             units.extend([cpu, base]);
         }
         let takes_cpu = units[0]
@@ -53,11 +73,23 @@ impl<'a> Compiler<'a> {
             return Err(format!("the C++ compiler does not take {}", self.cpu.flag));
         }
 
+        let mut objects = Vec::new();
+        let mut link = Vec::new();
+        for backend in backends {
+            units.extend(backend.units);
+            objects.extend(backend.objects);
+            link.extend(backend.link);
+        }
+        objects.extend(compile_all(&units)?);
+
         cc::Build::new()
             .cpp(true) // links the C++ library, behind ggml
-            .objects(compile_all(&units)?)
+            .objects(objects)
             .try_compile("ggml")
             .map_err(|error| format!("ggml's objects make no library: {error}"))?;
+        for line in link {
+            println!("cargo::rustc-link-{line}");
+        }
         if cargo_env("CARGO_CFG_TARGET_OS") == "linux" {
             for library in ["pthread", "dl", "m"] {
                 println!("cargo::rustc-link-lib={library}");
@@ -69,15 +101,8 @@ impl<'a> Compiler<'a> {
     /// The instructions that the CPU backend was compiled with, of those that a CPU may lack.
     pub fn features(&self) -> Result<Vec<&'static str>, String> {
         let mut build = self.settings(Language::Cpp);
-        let mut preprocess = build.flag(&self.cpu.flag).get_compiler().to_command();
-        // Prints every macro that is defined before the first line of a source, here of an empty one.
-        preprocess.args(["-dM", "-E", "-x", "c++", "-"]).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output =
-            preprocess.output().map_err(|error| format!("the C++ compiler does not start: {error}"))?;
-        if !output.status.success() {
-            return Err(format!("the C++ compiler does not tell its macros ({})", output.status));
-        }
-        let macros = String::from_utf8_lossy(&output.stdout);
+        // Prints every macro that is defined at the end of a source, here of an empty one.
+        let macros = preprocessed(build.flag(&self.cpu.flag).flag("-dM"), Path::new("/dev/null"))?;
         let defined = |wanted: &str| {
             macros.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|name| name == wanted))
         };
@@ -85,7 +110,8 @@ impl<'a> Compiler<'a> {
         Ok(features.filter(|(name, _)| defined(name)).map(|(_, feature)| *feature).collect())
     }
 
-    fn settings(&self, language: Language) -> cc::Build {
+    /// What all files of a language are compiled with.
+    pub fn settings(&self, language: Language) -> cc::Build {
         let mut build = cc::Build::new();
         match language {
             Language::C => build.std("gnu11"),
@@ -121,25 +147,30 @@ impl<'a> Compiler<'a> {
 
     fn cpu_files(&self, language: Language) -> Result<Vec<PathBuf>, String> {
         let cpu = self.source.src().join("ggml-cpu");
+        let extension = language.extension();
         let mut all = Vec::new();
         for folder in CPU_FOLDERS {
-            all.extend(files(&cpu.join(folder), language)?);
+            all.extend(files(&cpu.join(folder), extension)?);
         }
-        let arch = files(&cpu.join("arch").join(self.cpu.arch.folder()), language)?;
+        let arch = files(&cpu.join("arch").join(self.cpu.arch.folder()), extension)?;
         // Chooses between CPU backends that are loaded at run time; there is one, linked.
         all.extend(arch.into_iter().filter(|file| !file.ends_with("cpu-feats.cpp")));
         Ok(all)
     }
 
     /// ggml's CMake files generate this header.
-    fn write_version_header(&self) -> Result<(), String> {
-        let header = format!(
+    fn version_header(&self) -> String {
+        format!(
             "#pragma once\n#define GGML_VERSION \"{}\"\n#define GGML_COMMIT \"unknown\"\n",
             self.source.version
-        );
-        let path = self.out.join("ggml-version.h");
-        std::fs::write(&path, header).map_err(|error| format!("cannot write {}: {error}", path.display()))
+        )
     }
+}
+
+/// A source as the compiler sees it behind its preprocessor.
+pub fn preprocessed(build: &cc::Build, source: &Path) -> Result<String, String> {
+    let mut preprocess = build.get_compiler().to_command();
+    program::output_of(preprocess.args(["-E", "-x", "c++"]).arg(source))
 }
 
 /// Compiles side by side, so that no processor waits for the last and longest file of a unit.
@@ -157,12 +188,8 @@ fn compile_all(units: &[cc::Build]) -> Result<Vec<PathBuf>, String> {
     Ok(objects)
 }
 
-/// The files of one language directly in a folder, in the same order everywhere.
-fn files(folder: &Path, language: Language) -> Result<Vec<PathBuf>, String> {
-    let extension = match language {
-        Language::C => "c",
-        Language::Cpp => "cpp",
-    };
+/// The files with one extension directly in a folder, in the same order everywhere.
+pub fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     let unreadable = |error| format!("cannot list {}: {error}", folder.display());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {

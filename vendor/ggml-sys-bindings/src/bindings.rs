@@ -31,7 +31,7 @@ unsafe extern "C" {
         callback: ggml_abort_callback_t,
     ) -> ggml_abort_callback_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_abort(
         file: *const ::std::os::raw::c_char,
         line: ::std::os::raw::c_int,
@@ -3139,19 +3139,19 @@ unsafe extern "C" {
         buffer_id: ::std::os::raw::c_int,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_alloc_ctx_tensors_from_buft_size(
         ctx: *mut ggml_context,
         buft: ggml_backend_buffer_type_t,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_alloc_ctx_tensors_from_buft(
         ctx: *mut ggml_context,
         buft: ggml_backend_buffer_type_t,
     ) -> *mut ggml_backend_buffer;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_alloc_ctx_tensors(
         ctx: *mut ggml_context,
         backend: ggml_backend_t,
@@ -3176,47 +3176,47 @@ pub struct ggml_backend_device {
     _unused: [u8; 0],
 }
 pub type ggml_backend_dev_t = *mut ggml_backend_device;
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_name(
         buft: ggml_backend_buffer_type_t,
     ) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_alloc_buffer(
         buft: ggml_backend_buffer_type_t,
         size: usize,
     ) -> ggml_backend_buffer_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_alloc_buffer_n(
         buft: ggml_backend_buffer_type_t,
         tensors: *mut *mut ggml_tensor,
         n_tensors: ::std::os::raw::c_int,
     ) -> ggml_backend_buffer_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_get_alignment(buft: ggml_backend_buffer_type_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_get_max_size(buft: ggml_backend_buffer_type_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_get_alloc_size(
         buft: ggml_backend_buffer_type_t,
         tensor: *const ggml_tensor,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_get_alloc_size_n(
         buft: ggml_backend_buffer_type_t,
         tensors: *mut *mut ggml_tensor,
         n_tensors: ::std::os::raw::c_int,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_is_host(buft: ggml_backend_buffer_type_t) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buft_get_device(
         buft: ggml_backend_buffer_type_t,
     ) -> ggml_backend_dev_t;
@@ -3235,95 +3235,95 @@ impl ggml_backend_buffer_usage {
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct ggml_backend_buffer_usage(pub ::std::os::raw::c_uint);
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_name(
         buffer: ggml_backend_buffer_t,
     ) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_free(buffer: ggml_backend_buffer_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_base(
         buffer: ggml_backend_buffer_t,
     ) -> *mut ::std::os::raw::c_void;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_size(buffer: ggml_backend_buffer_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_init_tensor(
         buffer: ggml_backend_buffer_t,
         tensor: *mut ggml_tensor,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_alignment(buffer: ggml_backend_buffer_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_max_size(buffer: ggml_backend_buffer_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_alloc_size(
         buffer: ggml_backend_buffer_t,
         tensor: *const ggml_tensor,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_clear(buffer: ggml_backend_buffer_t, value: u8);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_is_host(buffer: ggml_backend_buffer_t) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_set_usage(
         buffer: ggml_backend_buffer_t,
         usage: ggml_backend_buffer_usage,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_usage(
         buffer: ggml_backend_buffer_t,
     ) -> ggml_backend_buffer_usage;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_get_type(
         buffer: ggml_backend_buffer_t,
     ) -> ggml_backend_buffer_type_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_buffer_reset(buffer: ggml_backend_buffer_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_copy(src: *const ggml_tensor, dst: *mut ggml_tensor);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_guid(backend: ggml_backend_t) -> ggml_guid_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_name(backend: ggml_backend_t) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_free(backend: ggml_backend_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_get_default_buffer_type(
         backend: ggml_backend_t,
     ) -> ggml_backend_buffer_type_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_alloc_buffer(
         backend: ggml_backend_t,
         size: usize,
     ) -> ggml_backend_buffer_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_get_alignment(backend: ggml_backend_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_get_max_size(backend: ggml_backend_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_set_async(
         backend: ggml_backend_t,
         tensor: *mut ggml_tensor,
@@ -3332,7 +3332,7 @@ unsafe extern "C" {
         size: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_get_async(
         backend: ggml_backend_t,
         tensor: *const ggml_tensor,
@@ -3341,7 +3341,7 @@ unsafe extern "C" {
         size: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_set_2d_async(
         backend: ggml_backend_t,
         tensor: *mut ggml_tensor,
@@ -3353,7 +3353,7 @@ unsafe extern "C" {
         stride_data: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_get_2d_async(
         backend: ggml_backend_t,
         tensor: *const ggml_tensor,
@@ -3365,7 +3365,7 @@ unsafe extern "C" {
         stride_data: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_set(
         tensor: *mut ggml_tensor,
         data: *const ::std::os::raw::c_void,
@@ -3373,7 +3373,7 @@ unsafe extern "C" {
         size: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_get(
         tensor: *const ggml_tensor,
         data: *mut ::std::os::raw::c_void,
@@ -3381,7 +3381,7 @@ unsafe extern "C" {
         size: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_set_2d(
         tensor: *mut ggml_tensor,
         data: *const ::std::os::raw::c_void,
@@ -3392,7 +3392,7 @@ unsafe extern "C" {
         stride_data: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_get_2d(
         tensor: *const ggml_tensor,
         data: *mut ::std::os::raw::c_void,
@@ -3403,7 +3403,7 @@ unsafe extern "C" {
         stride_data: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_memset(
         tensor: *mut ggml_tensor,
         value: u8,
@@ -3411,58 +3411,58 @@ unsafe extern "C" {
         size: usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_synchronize(backend: ggml_backend_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_plan_create(
         backend: ggml_backend_t,
         cgraph: *mut ggml_cgraph,
     ) -> ggml_backend_graph_plan_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_plan_free(
         backend: ggml_backend_t,
         plan: ggml_backend_graph_plan_t,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_plan_compute(
         backend: ggml_backend_t,
         plan: ggml_backend_graph_plan_t,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_compute(
         backend: ggml_backend_t,
         cgraph: *mut ggml_cgraph,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_compute_async(
         backend: ggml_backend_t,
         cgraph: *mut ggml_cgraph,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_supports_op(
         backend: ggml_backend_t,
         op: *const ggml_tensor,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_supports_buft(
         backend: ggml_backend_t,
         buft: ggml_backend_buffer_type_t,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_offload_op(
         backend: ggml_backend_t,
         op: *const ggml_tensor,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_copy_async(
         backend_src: ggml_backend_t,
         backend_dst: ggml_backend_t,
@@ -3470,25 +3470,25 @@ unsafe extern "C" {
         dst: *mut ggml_tensor,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_get_device(backend: ggml_backend_t) -> ggml_backend_dev_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_event_new(device: ggml_backend_dev_t) -> ggml_backend_event_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_event_free(event: ggml_backend_event_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_event_record(
         event: ggml_backend_event_t,
         backend: ggml_backend_t,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_event_synchronize(event: ggml_backend_event_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_event_wait(backend: ggml_backend_t, event: ggml_backend_event_t);
 }
 pub mod ggml_backend_dev_type {
@@ -3575,56 +3575,56 @@ const _: () = {
         "Offset of field: ggml_backend_dev_props::caps",
     ][::std::mem::offset_of!(ggml_backend_dev_props, caps) - 48usize];
 };
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_name(
         device: ggml_backend_dev_t,
     ) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_description(
         device: ggml_backend_dev_t,
     ) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_memory(
         device: ggml_backend_dev_t,
         free: *mut usize,
         total: *mut usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_type(
         device: ggml_backend_dev_t,
     ) -> ggml_backend_dev_type::Type;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_get_props(
         device: ggml_backend_dev_t,
         props: *mut ggml_backend_dev_props,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_backend_reg(
         device: ggml_backend_dev_t,
     ) -> ggml_backend_reg_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_init(
         device: ggml_backend_dev_t,
         params: *const ::std::os::raw::c_char,
     ) -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_buffer_type(
         device: ggml_backend_dev_t,
     ) -> ggml_backend_buffer_type_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_host_buffer_type(
         device: ggml_backend_dev_t,
     ) -> ggml_backend_buffer_type_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_buffer_from_host_ptr(
         device: ggml_backend_dev_t,
         ptr: *mut ::std::os::raw::c_void,
@@ -3632,73 +3632,78 @@ unsafe extern "C" {
         max_tensor_size: usize,
     ) -> ggml_backend_buffer_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_supports_op(
         device: ggml_backend_dev_t,
         op: *const ggml_tensor,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_supports_buft(
         device: ggml_backend_dev_t,
         buft: ggml_backend_buffer_type_t,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_offload_op(
         device: ggml_backend_dev_t,
         op: *const ggml_tensor,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_name(
         reg: ggml_backend_reg_t,
     ) -> *const ::std::os::raw::c_char;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_dev_count(reg: ggml_backend_reg_t) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_dev_get(
         reg: ggml_backend_reg_t,
         index: usize,
     ) -> ggml_backend_dev_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_get_proc_address(
         reg: ggml_backend_reg_t,
         name: *const ::std::os::raw::c_char,
     ) -> *mut ::std::os::raw::c_void;
 }
 pub type ggml_backend_comm_init_t = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         backends: *mut ggml_backend_t,
         n_backends: usize,
     ) -> *mut ::std::os::raw::c_void,
 >;
 pub type ggml_backend_comm_free_t = ::std::option::Option<
-    unsafe extern "C" fn(comm_ctx: *mut ::std::os::raw::c_void),
+    unsafe extern "C-unwind" fn(comm_ctx: *mut ::std::os::raw::c_void),
 >;
 pub type ggml_backend_comm_allreduce_tensor_t = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         comm_ctx: *mut ::std::os::raw::c_void,
         tensors: *mut *mut ggml_tensor,
     ) -> bool,
 >;
 pub type ggml_backend_split_buffer_type_t = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         main_device: ::std::os::raw::c_int,
         tensor_split: *const f32,
     ) -> ggml_backend_buffer_type_t,
 >;
 pub type ggml_backend_set_n_threads_t = ::std::option::Option<
-    unsafe extern "C" fn(backend: ggml_backend_t, n_threads: ::std::os::raw::c_int),
+    unsafe extern "C-unwind" fn(
+        backend: ggml_backend_t,
+        n_threads: ::std::os::raw::c_int,
+    ),
 >;
 pub type ggml_backend_dev_get_extra_bufts_t = ::std::option::Option<
-    unsafe extern "C" fn(device: ggml_backend_dev_t) -> *mut ggml_backend_buffer_type_t,
+    unsafe extern "C-unwind" fn(
+        device: ggml_backend_dev_t,
+    ) -> *mut ggml_backend_buffer_type_t,
 >;
 pub type ggml_backend_set_abort_callback_t = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         backend: ggml_backend_t,
         abort_callback: ggml_abort_callback,
         abort_callback_data: *mut ::std::os::raw::c_void,
@@ -3726,66 +3731,66 @@ const _: () = {
     ][::std::mem::offset_of!(ggml_backend_feature, value) - 8usize];
 };
 pub type ggml_backend_get_features_t = ::std::option::Option<
-    unsafe extern "C" fn(reg: ggml_backend_reg_t) -> *mut ggml_backend_feature,
+    unsafe extern "C-unwind" fn(reg: ggml_backend_reg_t) -> *mut ggml_backend_feature,
 >;
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_register(reg: ggml_backend_reg_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_device_register(device: ggml_backend_dev_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_count() -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_get(index: usize) -> ggml_backend_reg_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_reg_by_name(
         name: *const ::std::os::raw::c_char,
     ) -> ggml_backend_reg_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_count() -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_get(index: usize) -> ggml_backend_dev_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_by_name(
         name: *const ::std::os::raw::c_char,
     ) -> ggml_backend_dev_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_dev_by_type(
         type_: ggml_backend_dev_type::Type,
     ) -> ggml_backend_dev_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_init_by_name(
         name: *const ::std::os::raw::c_char,
         params: *const ::std::os::raw::c_char,
     ) -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_init_by_type(
         type_: ggml_backend_dev_type::Type,
         params: *const ::std::os::raw::c_char,
     ) -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_init_best() -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_load(path: *const ::std::os::raw::c_char) -> ggml_backend_reg_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_unload(reg: ggml_backend_reg_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_load_all();
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_load_all_from_path(dir_path: *const ::std::os::raw::c_char);
 }
 #[repr(C)]
@@ -3795,13 +3800,13 @@ pub struct ggml_backend_sched {
 }
 pub type ggml_backend_sched_t = *mut ggml_backend_sched;
 pub type ggml_backend_sched_eval_callback = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         t: *mut ggml_tensor,
         ask: bool,
         user_data: *mut ::std::os::raw::c_void,
     ) -> bool,
 >;
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_new(
         backends: *mut ggml_backend_t,
         bufts: *mut ggml_backend_buffer_type_t,
@@ -3811,99 +3816,99 @@ unsafe extern "C" {
         op_offload: bool,
     ) -> ggml_backend_sched_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_free(sched: ggml_backend_sched_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_reserve_size(
         sched: ggml_backend_sched_t,
         measure_graph: *mut ggml_cgraph,
         sizes: *mut usize,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_reserve(
         sched: ggml_backend_sched_t,
         measure_graph: *mut ggml_cgraph,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_n_backends(
         sched: ggml_backend_sched_t,
     ) -> ::std::os::raw::c_int;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_backend(
         sched: ggml_backend_sched_t,
         i: ::std::os::raw::c_int,
     ) -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_n_splits(
         sched: ggml_backend_sched_t,
     ) -> ::std::os::raw::c_int;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_n_copies(
         sched: ggml_backend_sched_t,
     ) -> ::std::os::raw::c_int;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_buffer_type(
         sched: ggml_backend_sched_t,
         backend: ggml_backend_t,
     ) -> ggml_backend_buffer_type_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_buffer_size(
         sched: ggml_backend_sched_t,
         backend: ggml_backend_t,
     ) -> usize;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_set_tensor_backend(
         sched: ggml_backend_sched_t,
         node: *mut ggml_tensor,
         backend: ggml_backend_t,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_get_tensor_backend(
         sched: ggml_backend_sched_t,
         node: *mut ggml_tensor,
     ) -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_split_graph(
         sched: ggml_backend_sched_t,
         graph: *mut ggml_cgraph,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_alloc_graph(
         sched: ggml_backend_sched_t,
         graph: *mut ggml_cgraph,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_graph_compute(
         sched: ggml_backend_sched_t,
         graph: *mut ggml_cgraph,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_graph_compute_async(
         sched: ggml_backend_sched_t,
         graph: *mut ggml_cgraph,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_synchronize(sched: ggml_backend_sched_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_reset(sched: ggml_backend_sched_t);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_sched_set_eval_callback(
         sched: ggml_backend_sched_t,
         callback: ggml_backend_sched_eval_callback,
@@ -3939,7 +3944,7 @@ impl ggml_backend_meta_split_axis {
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct ggml_backend_meta_split_axis(pub ::std::os::raw::c_uint);
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_meta_split_axis_name(
         split_axis: ggml_backend_meta_split_axis,
     ) -> *const ::std::os::raw::c_char;
@@ -3974,12 +3979,12 @@ const _: () = {
     ][::std::mem::offset_of!(ggml_backend_meta_split_state, n_segments) - 2120usize];
 };
 pub type ggml_backend_meta_get_split_state_t = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         tensor: *const ggml_tensor,
         userdata: *mut ::std::os::raw::c_void,
     ) -> ggml_backend_meta_split_state,
 >;
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_meta_device(
         devs: *mut ggml_backend_dev_t,
         n_devs: usize,
@@ -4016,24 +4021,24 @@ const _: () = {
         "Offset of field: ggml_backend_graph_copy::graph",
     ][::std::mem::offset_of!(ggml_backend_graph_copy, graph) - 24usize];
 };
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_copy(
         backend: ggml_backend_t,
         graph: *mut ggml_cgraph,
     ) -> ggml_backend_graph_copy;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_graph_copy_free(copy: ggml_backend_graph_copy);
 }
 pub type ggml_backend_eval_callback = ::std::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         node_index: ::std::os::raw::c_int,
         t1: *mut ggml_tensor,
         t2: *mut ggml_tensor,
         user_data: *mut ::std::os::raw::c_void,
     ) -> bool,
 >;
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_compare_graph_backend(
         backend1: ggml_backend_t,
         backend2: ggml_backend_t,
@@ -4044,23 +4049,23 @@ unsafe extern "C" {
         num_test_nodes: usize,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_tensor_alloc(
         buffer: ggml_backend_buffer_t,
         tensor: *mut ggml_tensor,
         addr: *mut ::std::os::raw::c_void,
     ) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_view_init(tensor: *mut ggml_tensor) -> ggml_status;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_buffer_from_ptr(
         ptr: *mut ::std::os::raw::c_void,
         size: usize,
     ) -> ggml_backend_buffer_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_buffer_type() -> ggml_backend_buffer_type_t;
 }
 #[repr(C)]
@@ -4352,35 +4357,35 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn ggml_cpu_init();
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_init() -> ggml_backend_t;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_is_cpu(backend: ggml_backend_t) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_set_n_threads(
         backend_cpu: ggml_backend_t,
         n_threads: ::std::os::raw::c_int,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_set_threadpool(
         backend_cpu: ggml_backend_t,
         threadpool: ggml_threadpool_t,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_set_abort_callback(
         backend_cpu: ggml_backend_t,
         abort_callback: ggml_abort_callback,
         abort_callback_data: *mut ::std::os::raw::c_void,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_set_use_ref(backend_cpu: ggml_backend_t, use_ref: bool);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_backend_cpu_reg() -> ggml_backend_reg_t;
 }
 unsafe extern "C" {

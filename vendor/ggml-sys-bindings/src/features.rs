@@ -1,13 +1,14 @@
 //! Instructions that not every CPU has. The build script asks the compiler which of them it uses; Rust asks the CPU by the same names.
 //!
 //! Listed is what compilers use by themselves or ggml's CPU code asks for. What neither does (random numbers, state of threads) is
-//! left out: it would refuse CPUs that lack nothing. So is AMX, whose code ggml enters only for buffers of a kind of its own.
+//! left out: it would refuse CPUs that lack nothing. So is AMX, whose code ggml enters only for buffers of a kind of its own. Not
+//! seen are the copies of memory of Armv8.8, `__ARM_FEATURE_MOPS`: Rust has no stable name to ask the CPU for them yet.
 
 /// The macro by which C++ compilers tell that they use it, and Rust's name for it.
 pub type Feature = (&'static str, &'static str);
 
 /// Of 64-bit x86.
-pub const X86: [Feature; 27] = [
+pub const X86: [Feature; 30] = [
     ("__SSE3__", "sse3"),
     ("__SSSE3__", "ssse3"),
     ("__SSE4_1__", "sse4.1"),
@@ -34,7 +35,10 @@ pub const X86: [Feature; 27] = [
     ("__AVX512BITALG__", "avx512bitalg"),
     ("__AVX512VPOPCNTDQ__", "avx512vpopcntdq"),
     ("__AVX512BF16__", "avx512bf16"),
+    ("__AVX512FP16__", "avx512fp16"),
     ("__AVXVNNI__", "avxvnni"),
+    ("__AVXVNNIINT8__", "avxvnniint8"),
+    ("__GFNI__", "gfni"),
 ];
 
 /// Of 64-bit ARM.

@@ -13,7 +13,7 @@
 //! ggml's reader of GGUF files (`gguf.h`) is not bound: it accepts files that it should not.
 //!
 //! A violated precondition of most functions ends the process: they check with `GGML_ASSERT`,
-//! and [`ggml_set_abort_callback`] can look on but not prevent it.
+//! and [`ggml_set_abort_callback`] can look on but not prevent it. Within [`guarded`] it is an error.
 
 #[rustfmt::skip] // generated: tests/bindings.rs writes it
 #[allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
@@ -21,11 +21,17 @@
 mod bindings;
 
 pub mod features;
+mod guard;
 
 pub use bindings::*;
+pub use guard::guarded;
 
 /// What the CPU backend was compiled for: `native`, or the name given to `-march=`.
 pub const CPU: &str = env!("GGML_CPU");
+
+/// The backends that are compiled in, and for what, for people: `cpu native, cuda 13.0 for 87, vulkan`. Which devices there
+/// are is for [`ggml_backend_dev_count`] to say.
+pub const BACKENDS: &str = env!("GGML_BACKENDS");
 
 /// The instructions that it was compiled with, of those in [`features`], with spaces between. Where the CPU lacks one, no function
 /// of `ggml-cpu.h` may be called.

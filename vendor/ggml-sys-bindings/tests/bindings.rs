@@ -51,6 +51,8 @@ fn generate() -> String {
         .newtype_enum(".*")
         // There is a function of this name as well, and a newtype's constructor is one too.
         .constified_enum_module("ggml_backend_dev_type")
+        // What `guarded` runs may be left by an exception.
+        .override_abi(bindgen::Abi::CUnwind, "ggml_backend_.*|ggml_abort")
         .rust_target(bindgen::RustTarget::stable(89, 0).expect("bindgen knows Rust 1.89"))
         .rust_edition(bindgen::RustEdition::Edition2024)
         .generate_comments(false)

@@ -53,11 +53,14 @@ int main(void)
     FIELD(lxmert_session_options, abort_user_data);
     FIELD(lxmert_session_options, progress);
     FIELD(lxmert_session_options, progress_user_data);
+    FIELD(lxmert_session_options, device);
 
     SIZE(lxmert_memory_plan);
     FIELD(lxmert_memory_plan, struct_size);
     FIELD(lxmert_memory_plan, residency);
     FIELD(lxmert_memory_plan, lowering);
+    FIELD(lxmert_memory_plan, device);
+    FIELD(lxmert_memory_plan, device_bytes);
     FIELD(lxmert_memory_plan, weights_mapped);
     FIELD(lxmert_memory_plan, weights_private);
     FIELD(lxmert_memory_plan, session);
@@ -70,6 +73,7 @@ int main(void)
     FIELD(lxmert_session_info, struct_size);
     FIELD(lxmert_session_info, residency);
     FIELD(lxmert_session_info, lowering);
+    FIELD(lxmert_session_info, device);
     FIELD(lxmert_session_info, max_tokens);
     FIELD(lxmert_session_info, max_regions);
     FIELD(lxmert_session_info, max_batch);

@@ -1,0 +1,427 @@
+//! Devices beside the CPU that ggml computes on, and memory there.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ggml_sys_bindings as sys;
+
+use super::{ALIGNMENT, Graph, MemoryPlan, Tensor};
+use crate::Error;
+
+/// Where a session computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// A GPU with memory of its own, or any that CUDA or Metal drives, if this build has its backend and it is there; otherwise the CPU. A GPU
+    /// that shares the CPU's memory and is driven by Vulkan is taken only by its name: those of small boards are slower than their CPUs.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The NVIDIA GPU of that number, as CUDA counts them.
+    Cuda(usize),
+    /// The GPU of that number, as Vulkan's driver lists them.
+    Vulkan(usize),
+    /// Apple's GPU.
+    Metal,
+    /// ggml's CPU backend, treated as a device is: for tests where there is none.
+    #[doc(hidden)]
+    Emulated,
+}
+
+impl Device {
+    /// The name that ggml gives the backend, and the device's number there.
+    fn of_backend(name: &str, index: usize) -> Option<Self> {
+        match name {
+            "CUDA" => Some(Device::Cuda(index)),
+            "Vulkan" => Some(Device::Vulkan(index)),
+            "MTL" | "Metal" => Some(Device::Metal),
+            "CPU" => Some(Device::Emulated),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+            Device::Vulkan(index) => write!(f, "vulkan:{index}"),
+            Device::Metal => f.write_str("metal"),
+            Device::Emulated => f.write_str("emulated"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N` or `metal`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => (name, index.parse().ok()),
+            None => (text, Some(0)),
+        };
+        match (name, index) {
+            ("cuda", Some(index)) => Ok(Device::Cuda(index)),
+            ("vulkan", Some(index)) => Ok(Device::Vulkan(index)),
+            _ => {
+                let named = [Device::Auto, Device::Cpu, Device::Metal, Device::Emulated];
+                named.into_iter().find(|device| device.to_string() == text).ok_or_else(|| Error::Input {
+                    name: "device".to_owned(),
+                    expected: "auto, cpu, cuda, cuda:N, vulkan, vulkan:N or metal".to_owned(),
+                    found: format!("{text:?}"),
+                })
+            }
+        }
+    }
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// What to call it by.
+    pub device: Device,
+    /// What its driver calls it.
+    pub description: String,
+    /// Bytes of its memory.
+    pub memory: usize,
+    /// Bytes of them that nobody uses, as its driver counts.
+    pub free_memory: usize,
+    /// Whether it shares the CPU's memory.
+    pub integrated: bool,
+}
+
+/// The devices beside the CPU that this build's backends find here.
+///
+/// # Errors
+/// [`Error::Device`] if a driver fails.
+pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
+    let found = if sys::BACKENDS.contains(',') { found()? } else { Vec::new() };
+    Ok(found.into_iter().map(|found| found.info).filter(|info| info.device != Device::Emulated).collect())
+}
+
+/// A device as ggml lists it, for as long as the process lives.
+struct Found {
+    raw: sys::ggml_backend_dev_t,
+    info: DeviceInfo,
+}
+
+/// Held while drivers are asked or started: ggml's backends keep what they find in variables that several threads would race for.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn starting() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn found() -> Result<Vec<Found>, Error> {
+    let _alone = starting();
+    super::check_cpu()?;
+    super::silence();
+    let text = |text: *const std::ffi::c_char| {
+        // SAFETY: ggml's names and descriptions are strings that stay.
+        unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    };
+    // SAFETY: only numbers are at stake.
+    let count = unsafe { sys::guarded(|| sys::ggml_backend_dev_count()) }.map_err(failed(Device::Auto))?;
+    let mut all: Vec<Found> = Vec::new();
+    for n in 0..count {
+        // SAFETY: below the count; the device and its registry stay as long as the process.
+        let (raw, backend) = unsafe {
+            let raw = sys::ggml_backend_dev_get(n);
+            (raw, text(sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(raw))))
+        };
+        let same = |found: &&Found| {
+            Device::of_backend(&backend, 0).is_some_and(|first| found.info.device.kin(first))
+        };
+        let Some(device) = Device::of_backend(&backend, all.iter().filter(same).count()) else { continue };
+        let mut memory = [0, 0];
+        // SAFETY: the device is valid; the driver is asked, and only numbers are written.
+        unsafe {
+            let [free, total] = &mut memory;
+            sys::guarded(|| sys::ggml_backend_dev_memory(raw, free, total)).map_err(failed(device))?;
+        }
+        // SAFETY: the device is valid.
+        let (description, kind) =
+            unsafe { (text(sys::ggml_backend_dev_description(raw)), sys::ggml_backend_dev_type(raw)) };
+        let integrated = kind == sys::ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_IGPU;
+        let [free_memory, memory] = memory;
+        all.push(Found { raw, info: DeviceInfo { device, description, memory, free_memory, integrated } });
+    }
+    Ok(all)
+}
+
+impl Device {
+    /// Whether both are of the same backend.
+    fn kin(self, other: Device) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+
+    /// The device that this stands for here: `None` for the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not there, [`Error::Device`] if a driver fails.
+    pub(crate) fn resolve(self) -> Result<Option<Device>, Error> {
+        match self {
+            Device::Cpu => Ok(None),
+            Device::Emulated => Ok(Some(self)),
+            Device::Auto => {
+                let serves = |info: &DeviceInfo| !info.integrated || !info.device.kin(Device::Vulkan(0));
+                Ok(devices()?.into_iter().find(serves).map(|info| info.device))
+            }
+            _ => {
+                let here = devices()?;
+                if here.iter().any(|info| info.device == self) {
+                    return Ok(Some(self));
+                }
+                let names: Vec<String> = here.iter().map(|info| info.device.to_string()).collect();
+                Err(Error::Input {
+                    name: "device".to_owned(),
+                    expected: format!(
+                        "auto, cpu{}{} (this build has {})",
+                        if names.is_empty() { "" } else { ", " },
+                        names.join(", "),
+                        sys::BACKENDS
+                    ),
+                    found: self.to_string(),
+                })
+            }
+        }
+    }
+}
+
+fn failed(device: Device) -> impl Fn(String) -> Error {
+    move |problem| Error::Device { device: device.to_string(), problem }
+}
+
+/// A device at work: a queue of its own. Several sessions may have one each on the same device.
+pub(crate) struct Backend {
+    raw: NonNull<sys::ggml_backend>,
+    dev: sys::ggml_backend_dev_t,
+    device: Device,
+    /// Once true, nothing of it is touched any more, not even to free it: its driver is in no state to be asked.
+    lost: Arc<AtomicBool>,
+}
+
+// SAFETY: a backend is used by one thread at a time, which `&mut` sees to where it matters; its device is a constant of the process.
+unsafe impl Send for Backend {}
+
+impl Backend {
+    /// Starts a device.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not there, [`Error::Device`] if it does not start.
+    pub fn new(device: Device) -> Result<Self, Error> {
+        let all = found()?;
+        let one = all.iter().find(|found| found.info.device == device).ok_or_else(|| Error::Input {
+            name: "device".to_owned(),
+            expected: "one that is here".to_owned(),
+            found: device.to_string(),
+        })?;
+        let _alone = starting();
+        // SAFETY: the device is valid, and the parameters may be NULL.
+        let raw = unsafe { sys::guarded(|| sys::ggml_backend_dev_init(one.raw, std::ptr::null())) };
+        let raw = NonNull::new(raw.map_err(failed(device))?);
+        let raw = raw.ok_or_else(|| failed(device)("it does not start".to_owned()))?;
+        if device == Device::Emulated {
+            // Its own default is four threads, which wait for each other by spinning.
+            // SAFETY: the backend is ggml's of the CPU.
+            unsafe { sys::ggml_backend_cpu_set_n_threads(raw.as_ptr(), 1) };
+        }
+        Ok(Backend { raw, dev: one.raw, device, lost: Arc::default() })
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Plans the memory for a graph there, and so for every graph of the same operations on smaller shapes.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device lacks one of its operations.
+    pub fn plan(&self, graph: &Graph<'_>) -> Result<MemoryPlan, Error> {
+        if let Some(missing) = graph.operations().find(|operation| !self.supports(*operation)) {
+            return Err(failed(self.device)(format!("it does not compute {}", missing.operation())));
+        }
+        Ok(graph.plan_with(self.alignment(), |tensor| self.bytes_of(tensor)))
+    }
+
+    /// Whether the device computes that operation on tensors like its own.
+    pub fn supports(&self, operation: Tensor<'_>) -> bool {
+        // SAFETY: both are valid; the driver has been asked for its properties already.
+        unsafe { sys::ggml_backend_dev_supports_op(self.dev, operation.as_ptr()) }
+    }
+
+    fn buffer_type(&self) -> sys::ggml_backend_buffer_type_t {
+        // SAFETY: the device is valid.
+        unsafe { sys::ggml_backend_dev_buffer_type(self.dev) }
+    }
+
+    /// What the start of every tensor must be a multiple of.
+    pub fn alignment(&self) -> usize {
+        // SAFETY: the type is valid.
+        unsafe { sys::ggml_backend_buft_get_alignment(self.buffer_type()) }.max(ALIGNMENT)
+    }
+
+    /// The largest block of memory.
+    pub(super) fn max_block(&self) -> usize {
+        // SAFETY: the type is valid.
+        unsafe { sys::ggml_backend_buft_get_max_size(self.buffer_type()) }
+    }
+
+    /// The bytes that a tensor takes there.
+    pub fn bytes_of(&self, tensor: Tensor<'_>) -> usize {
+        // SAFETY: both are valid.
+        unsafe { sys::ggml_backend_buft_get_alloc_size(self.buffer_type(), tensor.as_ptr()) }
+    }
+
+    /// Writes a tensor's data, all of them.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    ///
+    /// # Panics
+    /// If there are not as many bytes as the tensor has.
+    pub(super) fn set(&self, tensor: Tensor<'_>, data: &[u8]) -> Result<(), Error> {
+        // SAFETY: the tensor is valid.
+        let bytes = unsafe { sys::ggml_nbytes(tensor.as_ptr()) };
+        assert_eq!(bytes, data.len(), "as many bytes as the tensor has");
+        // SAFETY: the tensor has its place, as long as the data.
+        unsafe {
+            self.call(|_| sys::ggml_backend_tensor_set(tensor.as_ptr(), data.as_ptr().cast(), 0, data.len()))
+        }
+    }
+
+    /// Runs a call that may fail with the device, which is lost then.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    ///
+    /// # Safety
+    /// As for [`sys::guarded`].
+    pub(super) unsafe fn call<R>(&self, body: impl FnOnce(*mut sys::ggml_backend) -> R) -> Result<R, Error> {
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(failed(self.device)("it was lost".to_owned()));
+        }
+        // SAFETY: this function's contract.
+        unsafe { sys::guarded(|| body(self.raw.as_ptr())) }.map_err(|problem| {
+            self.lost.store(true, Ordering::Relaxed);
+            failed(self.device)(problem)
+        })
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: made in `new` and freed once; a lost one is left as it is.
+        let _ = unsafe { self.call(|raw| sys::ggml_backend_free(raw)) };
+    }
+}
+
+/// A block of a device's memory.
+pub(crate) struct DeviceBuffer {
+    raw: NonNull<sys::ggml_backend_buffer>,
+    len: usize,
+    lost: Arc<AtomicBool>,
+}
+
+// SAFETY: the block is tied to no thread; what is in it is read and written through a `Backend`.
+unsafe impl Send for DeviceBuffer {}
+// SAFETY: a shared reference only tells where it lies.
+unsafe impl Sync for DeviceBuffer {}
+
+impl DeviceBuffer {
+    /// Takes `len` bytes for the given purpose.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Device`].
+    pub fn new(backend: &Backend, len: usize, what: &'static str) -> Result<Self, Error> {
+        let out_of_memory = Error::OutOfMemory { what, bytes: len };
+        if len > backend.max_block() {
+            return Err(out_of_memory);
+        }
+        let buffer_type = backend.buffer_type();
+        // SAFETY: the type is valid; a driver that fails to allocate returns NULL.
+        let raw = unsafe { backend.call(|_| sys::ggml_backend_buft_alloc_buffer(buffer_type, len.max(1))) }?;
+        let raw = NonNull::new(raw).ok_or(out_of_memory)?;
+        Ok(DeviceBuffer { raw, len, lost: Arc::clone(&backend.lost) })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives a tensor without memory its place.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    ///
+    /// # Panics
+    /// If it is not within the block.
+    pub fn place(&self, backend: &Backend, tensor: Tensor<'_>, offset: usize) -> Result<(), Error> {
+        assert!(offset + backend.bytes_of(tensor) <= self.len, "a tensor within its block");
+        // SAFETY: buffer and tensor are valid, nothing refers to the tensor, and its place is within the buffer.
+        let status = unsafe {
+            backend.call(|_| {
+                let base = sys::ggml_backend_buffer_get_base(self.raw.as_ptr());
+                let start = base.cast::<u8>().wrapping_add(offset).cast();
+                sys::ggml_backend_tensor_alloc(self.raw.as_ptr(), tensor.as_ptr(), start)
+            })?
+        };
+        match status {
+            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(()),
+            _ => Err(failed(backend.device)("a tensor could not be placed".to_owned())),
+        }
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        if !self.lost.load(Ordering::Relaxed) {
+            // SAFETY: made in `new` and freed once, unless the device was lost.
+            let _ = unsafe { sys::guarded(|| sys::ggml_backend_buffer_free(self.raw.as_ptr())) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_device_is_asked_nothing_more() {
+        let backend = Backend::new(Device::Emulated).unwrap();
+        let buffer = DeviceBuffer::new(&backend, 100, "a test").unwrap();
+        let abort = |_| {
+            // SAFETY: three strings, the last for the second's place.
+            unsafe { sys::ggml_abort(c"driver.c".as_ptr(), 7, c"%s".as_ptr(), c"it is on fire".as_ptr()) }
+        };
+        // SAFETY: nothing is dropped by the unwinding.
+        let error = unsafe { backend.call::<()>(abort) }.unwrap_err();
+        assert!(
+            error.to_string().contains("emulated") && error.to_string().contains("it is on fire"),
+            "{error}"
+        );
+        // SAFETY: nothing is called.
+        let error = unsafe { backend.call::<()>(|_| unreachable!("asked of a lost device")) }.unwrap_err();
+        assert!(error.to_string().contains("it was lost"), "{error}");
+        let more = DeviceBuffer::new(&backend, 100, "a test");
+        assert!(matches!(more, Err(Error::Device { .. })));
+        drop((buffer, backend));
+        assert!(Backend::new(Device::Emulated).is_ok());
+    }
+
+    #[test]
+    fn memory_that_a_device_lacks_is_refused_with_its_size() {
+        let backend = Backend::new(Device::Emulated).unwrap();
+        let error = DeviceBuffer::new(&backend, isize::MAX as usize - 4096, "a test").err().unwrap();
+        assert!(matches!(error, Error::OutOfMemory { what: "a test", .. }), "{error}");
+        assert!(DeviceBuffer::new(&backend, 100, "a test").is_ok());
+    }
+}

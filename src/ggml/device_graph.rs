@@ -1,0 +1,207 @@
+//! Graphs in a device's memory: built once, and computed there any number of times.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ggml_sys_bindings as sys;
+
+use super::memory_plan::Place;
+use super::{AlignedBuffer, Backend, DeviceBuffer, Graph, GraphMemory, MemoryPlan, Region, Tensor, Tensors};
+use crate::Error;
+
+/// A session's memory on a device, of which the first part has the same layout as a buffer of the session's own: what lies there is
+/// copied from the one to the other.
+pub(crate) struct DeviceMemory {
+    buffer: DeviceBuffer,
+    /// A tensor of bytes that stands for the whole first part.
+    bytes: NonNull<sys::ggml_tensor>,
+    // Holds that tensor.
+    _description: GraphMemory,
+}
+
+// SAFETY: the tensor lies in `_description`, which is tied to no thread.
+unsafe impl Send for DeviceMemory {}
+
+impl DeviceMemory {
+    /// Tensors that describe it.
+    const NODES: usize = 8;
+
+    /// Bytes of host memory that describe it.
+    pub fn description_bytes() -> usize {
+        GraphMemory::bytes(Self::NODES)
+    }
+
+    /// Takes `len` bytes, of which the first `shared` are copied from and to the host.
+    ///
+    /// # Errors
+    /// As [`DeviceBuffer::new`].
+    pub fn new(
+        backend: &Backend,
+        shared: usize,
+        len: usize,
+        description: AlignedBuffer,
+    ) -> Result<Self, Error> {
+        let buffer = DeviceBuffer::new(backend, len, "a session's memory on its device")?;
+        let mut memory = GraphMemory::new(Self::NODES, description)?;
+        let bytes = memory.bytes_tensor(shared);
+        // SAFETY: the tensor lies in `memory`, which is kept beside it.
+        buffer.place(backend, unsafe { Tensor::new(bytes) }, 0)?;
+        Ok(DeviceMemory { buffer, bytes, _description: memory })
+    }
+
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Copies these bytes to the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn upload(
+        &self,
+        backend: &mut Backend,
+        host: &AlignedBuffer,
+        bytes: std::ops::Range<usize>,
+    ) -> Result<(), Error> {
+        let from = &host.as_slice()[bytes.clone()];
+        // SAFETY: the tensor is as long as the shared part, which ggml asserts; nothing is dropped by an unwinding.
+        unsafe {
+            backend.call(|_| {
+                sys::ggml_backend_tensor_set(
+                    self.bytes.as_ptr(),
+                    from.as_ptr().cast(),
+                    bytes.start,
+                    from.len(),
+                );
+            })
+        }
+    }
+
+    /// Copies these bytes from the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn download(
+        &self,
+        backend: &mut Backend,
+        host: &mut AlignedBuffer,
+        bytes: std::ops::Range<usize>,
+    ) -> Result<(), Error> {
+        let to = &mut host.as_mut_slice()[bytes.clone()];
+        // SAFETY: as in `upload`.
+        unsafe {
+            backend.call(|_| {
+                sys::ggml_backend_tensor_get(
+                    self.bytes.as_ptr(),
+                    to.as_mut_ptr().cast(),
+                    bytes.start,
+                    to.len(),
+                );
+            })
+        }
+    }
+}
+
+/// A graph whose tensors have their places in a [`DeviceMemory`].
+pub(crate) struct DeviceGraph {
+    graph: NonNull<sys::ggml_cgraph>,
+    /// Where the inputs lie, in the order in which they were made.
+    pub inputs: Vec<Region>,
+    /// Where the demanded results lie, in the order in which they were.
+    pub results: Vec<Region>,
+    /// What describes the graph.
+    memory: GraphMemory,
+    _weights: Arc<Tensors>,
+}
+
+// SAFETY: the graph lies in `memory`, which is tied to no thread.
+unsafe impl Send for DeviceGraph {}
+
+impl DeviceGraph {
+    /// Builds a graph and gives every tensor its place: this graph's own part starts at `kept`, the shared part at `scratch`. The
+    /// input of the number in `elsewhere` lies at the offset beside it.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    ///
+    /// # Panics
+    /// If the plan is not for this graph, or the memory is smaller than it demands.
+    #[expect(clippy::too_many_arguments, reason = "a place is all of these")]
+    pub fn new<R>(
+        mut memory: GraphMemory,
+        weights: &Arc<Tensors>,
+        backend: &Backend,
+        home: &DeviceMemory,
+        plan: &MemoryPlan,
+        [kept, scratch]: [usize; 2],
+        elsewhere: Option<(usize, usize)>,
+        build: impl for<'g> FnOnce(&mut Graph<'g>) -> R,
+    ) -> Result<(Self, R), Error> {
+        assert!(kept + plan.kept_bytes() <= home.len() && scratch + plan.scratch_bytes() <= home.len());
+        let mut graph = Graph::new(&mut memory, weights);
+        let built = build(&mut graph);
+        let offset_of = |place| match place {
+            Place::Kept(offset) => Some(kept + offset),
+            Place::Scratch(offset) => Some(scratch + offset),
+            Place::Viewed => None,
+        };
+        let mut offsets = std::collections::HashMap::new();
+        let mut inputs = Vec::new();
+        for (n, (input, slot)) in graph.inputs().iter().zip(&plan.inputs).enumerate() {
+            let other = elsewhere.filter(|(input, _)| *input == n).map(|(_, offset)| offset);
+            let offset = other.or_else(|| offset_of(slot.place)).expect("an input has a place");
+            assert!(other.is_some() || backend.bytes_of(*input) <= slot.bytes, "a larger graph's plan");
+            home.buffer.place(backend, *input, offset)?;
+            inputs.push(Region::new(offset, input.elements()));
+        }
+        for (node, slot) in graph.placed(plan) {
+            let Some(offset) = offset_of(slot.place) else {
+                // SAFETY: what is viewed has its place already: it comes before the view.
+                let status = unsafe { backend.call(|_| sys::ggml_backend_view_init(node.as_ptr()))? };
+                assert_eq!(status, sys::ggml_status::GGML_STATUS_SUCCESS, "a view takes no memory");
+                continue;
+            };
+            assert!(backend.bytes_of(node) <= slot.bytes, "a larger graph's plan");
+            home.buffer.place(backend, node, offset)?;
+            offsets.insert(node.root(), offset);
+        }
+        let region = |kept: &Tensor<'_>| {
+            assert!(kept.is_contiguous(), "a region without gaps");
+            Region::new(offsets[&kept.root()] + kept.view_offset(), kept.elements())
+        };
+        let results = graph.kept().iter().map(region).collect();
+        let raw = NonNull::new(graph.as_ptr()).expect("a graph that was built");
+        Ok((DeviceGraph { graph: raw, inputs, results, memory, _weights: Arc::clone(weights) }, built))
+    }
+
+    /// Runs the operations, and waits until all are done.
+    ///
+    /// # Errors
+    /// [`Error::Device`], after which the device is lost.
+    pub fn compute(&mut self, backend: &mut Backend) -> Result<(), Error> {
+        // SAFETY: every tensor has its place in memory of the device that lives as long as the graph's owner keeps it; nothing is
+        // dropped by an unwinding.
+        let status = unsafe {
+            backend.call(|raw| {
+                let status = sys::ggml_backend_graph_compute_async(raw, self.graph.as_ptr());
+                sys::ggml_backend_synchronize(raw);
+                status
+            })?
+        };
+        match status {
+            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(()),
+            sys::ggml_status::GGML_STATUS_ALLOC_FAILED => {
+                Err(Error::OutOfMemory { what: "an operation on the device", bytes: 0 })
+            }
+            _ => Err(Error::Device {
+                device: backend.device().to_string(),
+                problem: "the computation failed".to_owned(),
+            }),
+        }
+    }
+
+    /// The room that the graph was described in, for another.
+    pub fn into_memory(self) -> GraphMemory {
+        self.memory
+    }
+}

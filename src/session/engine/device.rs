@@ -1,0 +1,337 @@
+//! The stages as graphs of ggml operations on a device beside the CPU.
+//!
+//! Weights, scratch and the encoded images stay there. A stage's inputs go up in one copy, its results come down in one; a graph is built for
+//! the first run of its shape, and used again by all later ones.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Mask, Masks, copy_rows, fill_mask};
+use crate::Error;
+use crate::ggml::{
+    ALIGNMENT, AlignedBuffer, Backend, Device, DeviceGraph, DeviceMemory, Graph, GraphMemory, MemoryPlan,
+    Region, Tensors,
+};
+use crate::kernels;
+use crate::model::{Masked, Model, Output, Shape, WordKind, image_stage, node_limit, question_stage};
+use crate::session::inputs::{ImageInput, QuestionInput, Text};
+use crate::session::stop::Stop;
+use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+
+/// How many graphs a session keeps: images mostly come in one shape, questions in some lengths.
+const IMAGE_GRAPHS: usize = 1;
+const QUESTION_GRAPHS: usize = 4;
+const GRAPHS: usize = IMAGE_GRAPHS + QUESTION_GRAPHS;
+
+/// The place of the vision stream among the inputs of a question's graph.
+const STREAM: usize = 5;
+
+/// A started device, and planned graphs.
+pub(in crate::session) struct DevicePlan {
+    backend: Backend,
+    tensors: Arc<Tensors>,
+    plans: Plans,
+    /// Bytes of the descriptions of all graphs, of that of the device's memory, of what is copied, and of a row of embeddings.
+    parts: [usize; 4],
+    weight_bytes: usize,
+}
+
+/// Where everything lies in a session's memory on the device, of which the first two parts are copied:
+///
+/// ```text
+/// │ inputs and results of the image stage │ of the question stage │ scratch of whichever runs │
+/// ```
+struct Plans {
+    image: MemoryPlan,
+    question: MemoryPlan,
+    outputs: Vec<Output>,
+}
+
+impl Plans {
+    fn copied_bytes(&self) -> usize {
+        self.image.kept_bytes() + self.question.kept_bytes()
+    }
+
+    fn bytes(&self) -> usize {
+        self.copied_bytes() + self.image.scratch_bytes().max(self.question.scratch_bytes())
+    }
+}
+
+impl DevicePlan {
+    pub fn new(model: &Model, options: &SessionOptions, device: Device) -> Result<Self, Error> {
+        let backend = Backend::new(device)?;
+        let config = model.config();
+        let tensors = match model.on_device(device) {
+            Some(tensors) => tensors,
+            None => Arc::new(model.described_on(&backend)?),
+        };
+        let nodes = node_limit(config);
+        let description = GraphMemory::bytes(nodes);
+        let room = AlignedBuffer::new(description, "the description of the graph")?;
+        let mut room = GraphMemory::new(nodes, room)?;
+        // A head that reads several images at once only knows whole batches.
+        let batch = options.max_batch.next_multiple_of(config.head.images());
+        let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
+        let masked = Masked { text: true, visual: true };
+        let outputs = options.outputs.clone();
+        let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
+            let mut graph = Graph::new(&mut room, &tensors);
+            build(&mut graph);
+            backend.plan(&graph)
+        };
+        let image = plan(&|graph| drop(image_stage(graph, config, shape, masked, &outputs)))?;
+        let question =
+            plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Summed)))?;
+        let plans = Plans { image, question, outputs };
+        if plans.bytes() > MAX_BYTES {
+            return Err(Error::OutOfMemory { what: SCRATCH, bytes: plans.bytes() });
+        }
+        let row = config.hidden_size * size_of::<f32>();
+        let parts = [
+            GRAPHS * description.next_multiple_of(ALIGNMENT),
+            DeviceMemory::description_bytes(),
+            plans.copied_bytes(),
+            row,
+        ];
+        let weight_bytes = tensors.device_bytes(&backend);
+        Ok(DevicePlan { backend, tensors, plans, parts, weight_bytes })
+    }
+
+    /// Bytes of the session's block on the host.
+    pub fn session_bytes(&self) -> usize {
+        self.parts.iter().map(|bytes| bytes.next_multiple_of(ALIGNMENT)).sum()
+    }
+
+    /// Bytes of the device's memory: of the weights, and of the session.
+    pub fn device_bytes(&self) -> usize {
+        self.weight_bytes + self.plans.bytes()
+    }
+
+    pub fn device(&self) -> Device {
+        self.backend.device()
+    }
+}
+
+/// A device with everything that runs there. What lies there is freed before the device is.
+pub(in crate::session) struct DeviceEngine {
+    image: Graphs,
+    question: Graphs,
+    memory: DeviceMemory,
+    tensors: Arc<Tensors>,
+    backend: Backend,
+    model: Model,
+    plans: Plans,
+    /// What is copied, as it lies on the device.
+    host: AlignedBuffer,
+    /// A row of an embedding that is read from the file.
+    row: AlignedBuffer,
+    /// The vision stream of the images that were encoded last.
+    stream: Option<Region>,
+    /// Their mask, without what is padding.
+    visual_mask: Vec<f32>,
+}
+
+/// The graphs of a stage, that used last at the end.
+struct Graphs {
+    graphs: Vec<Built>,
+    free: Vec<GraphMemory>,
+}
+
+struct Built {
+    shape: Shape,
+    masked: Masked,
+    graph: DeviceGraph,
+    outputs: Vec<Output>,
+}
+
+impl Graphs {
+    /// The graph of that shape, which `build` makes if there is none, in room that another one gives up if need be.
+    fn get(
+        &mut self,
+        shape: Shape,
+        masked: Masked,
+        build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), Error>,
+    ) -> Result<&mut Built, Error> {
+        let found = self.graphs.iter().position(|built| built.shape == shape && built.masked == masked);
+        let built = match found {
+            Some(n) => self.graphs.remove(n),
+            None => {
+                let room = match self.free.pop() {
+                    Some(room) => room,
+                    None => self.graphs.remove(0).graph.into_memory(),
+                };
+                let (graph, outputs) = build(room)?;
+                Built { shape, masked, graph, outputs }
+            }
+        };
+        self.graphs.push(built);
+        Ok(self.graphs.last_mut().expect("pushed right here"))
+    }
+
+    /// Where an output of the last run lies.
+    fn region(&self, output: Output) -> Option<Region> {
+        let last = self.graphs.last()?;
+        let n = last.outputs.iter().position(|known| *known == output)?;
+        Some(last.graph.results[n])
+    }
+}
+
+impl DeviceEngine {
+    pub fn new(
+        model: &Model,
+        options: &SessionOptions,
+        plan: DevicePlan,
+        memory: AlignedBuffer,
+    ) -> Result<Self, Error> {
+        let DevicePlan { backend, tensors, plans, parts, .. } = plan;
+        let ready = |share| options.progress.as_ref().is_none_or(|progress| progress(share));
+        let tensors = model.upload(&backend, tensors, &ready)?;
+        model.load_tables()?;
+        let [descriptions, description, host, row] = memory.cut(parts);
+        let nodes = node_limit(model.config());
+        let rooms: [AlignedBuffer; GRAPHS] = descriptions.cut([GraphMemory::bytes(nodes); GRAPHS]);
+        let rooms = rooms.into_iter().map(|room| GraphMemory::new(nodes, room));
+        let mut image = rooms.collect::<Result<Vec<_>, _>>()?;
+        let question = image.split_off(IMAGE_GRAPHS);
+        let memory = DeviceMemory::new(&backend, plans.copied_bytes(), plans.bytes(), description)?;
+        Ok(DeviceEngine {
+            image: Graphs { graphs: Vec::with_capacity(IMAGE_GRAPHS), free: image },
+            question: Graphs { graphs: Vec::with_capacity(QUESTION_GRAPHS), free: question },
+            memory,
+            tensors,
+            backend,
+            model: model.clone(),
+            plans,
+            host,
+            row,
+            stream: None,
+            visual_mask: Vec::new(),
+        })
+    }
+
+    pub fn memory(&self) -> &AlignedBuffer {
+        &self.host
+    }
+
+    /// Where an output of the last run lies.
+    pub fn region(&self, output: Output) -> Option<Region> {
+        self.image.region(output).or_else(|| self.question.region(output))
+    }
+
+    pub fn run_image(
+        &mut self,
+        shape: Shape,
+        input: &ImageInput<'_>,
+        mask: Option<Mask<'_>>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        self.stream = None;
+        let config = self.model.config();
+        let masked = Masked { visual: mask.is_some(), text: false };
+        let Self { image, plans, tensors, backend, memory, host, .. } = self;
+        let built = image.get(shape, masked, |room| {
+            let starts = [0, plans.copied_bytes()];
+            DeviceGraph::new(room, tensors, backend, memory, &plans.image, starts, None, |graph| {
+                let stage = image_stage(graph, config, shape, masked, &plans.outputs);
+                stage.results.iter().map(|(output, _)| *output).collect()
+            })
+        })?;
+        let [features, boxes, mask_input] = built.graph.inputs[..] else {
+            unreachable!("the stage's inputs")
+        };
+        let target = features.write(host);
+        copy_rows(target, input.features, config.visual_feat_dim, input.regions, shape.regions);
+        let target = boxes.write(host);
+        copy_rows(target, input.boxes, config.visual_pos_dim, input.regions, shape.regions);
+        let mut inputs = span([features, boxes]);
+        if let Some(mask) = mask {
+            fill_mask(mask_input.write(host), mask);
+            inputs = span([features, boxes, mask_input]);
+        }
+        // The stream, which the next stage reads where it is, is demanded last.
+        let (stream, results) = built.graph.results.split_last().expect("a stream");
+        let (stream, results) = (*stream, span(results.iter().copied()));
+        run(&mut built.graph, memory, backend, host, [inputs, results], stop)?;
+        self.stream = Some(stream);
+        self.visual_mask.clear();
+        let rows = mask
+            .into_iter()
+            .flat_map(|mask| mask.values.chunks_exact(mask.given).map(move |row| &row[..mask.used]));
+        rows.for_each(|row| self.visual_mask.extend_from_slice(row));
+        Ok(())
+    }
+
+    pub fn run_question(
+        &mut self,
+        shape: Shape,
+        input: &QuestionInput<'_>,
+        masks: Masks<'_>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        let stream = self.stream.ok_or(Error::NoImage)?;
+        let masked = Masked { text: masks.text.is_some(), visual: masks.visual };
+        let Self { question, plans, tensors, backend, memory, host, row, model, visual_mask, .. } = self;
+        let config = model.config();
+        let built = question.get(shape, masked, |room| {
+            let starts = [plans.image.kept_bytes(), plans.copied_bytes()];
+            let stream = Some((STREAM, stream.offset()));
+            DeviceGraph::new(room, tensors, backend, memory, &plans.question, starts, stream, |graph| {
+                let stage = question_stage(graph, config, shape, masked, &plans.outputs, WordKind::Summed);
+                stage.results.iter().map(|(output, _)| *output).collect()
+            })
+        })?;
+        let [words, _, _, text_mask, visual, _] = built.graph.inputs[..] else {
+            unreachable!("the stage's inputs")
+        };
+        let tables = model.tables(false);
+        let given = match input.text {
+            Text::Ids(ids) => kernels::Words::Ids(ids),
+            Text::Embeddings(values) => kernels::Words::Embeddings(values),
+        };
+        for (n, to) in words.write(host).chunks_exact_mut(config.hidden_size).enumerate() {
+            let (element, token) = (n / shape.tokens, n % shape.tokens);
+            let word = element * input.tokens + token;
+            let token_type = input.token_types.map_or(0, |types| types[word] as usize);
+            let storage = model.weights().storage();
+            tables.embed(given, word, [token, token_type], storage, row.as_mut_slice(), to)?;
+        }
+        let mut inputs = span([words]);
+        if let Some(mask) = masks.text {
+            fill_mask(text_mask.write(host), mask);
+            inputs = span([words, text_mask]);
+        }
+        if masks.visual {
+            let mask = Mask { values: visual_mask, given: shape.regions, used: shape.regions };
+            fill_mask(visual.write(host), mask);
+            inputs = span([words, text_mask, visual]);
+        }
+        let results = span(built.graph.results.iter().copied());
+        run(&mut built.graph, memory, backend, host, [inputs, results], stop)
+    }
+}
+
+/// From the first of these regions to the last.
+fn span(regions: impl IntoIterator<Item = Region>) -> Range<usize> {
+    let bytes = regions.into_iter().map(Region::bytes);
+    bytes.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end)).unwrap_or_default()
+}
+
+/// Copies the inputs up, computes, and copies the results down, unless somebody gives up before or after.
+fn run(
+    graph: &mut DeviceGraph,
+    memory: &DeviceMemory,
+    backend: &mut Backend,
+    host: &mut AlignedBuffer,
+    [inputs, results]: [Range<usize>; 2],
+    stop: &Stop,
+) -> Result<(), Error> {
+    if stop.is_wanted() {
+        return Err(stop.error());
+    }
+    memory.upload(backend, host, inputs)?;
+    graph.compute(backend)?;
+    if !results.is_empty() {
+        memory.download(backend, host, results)?;
+    }
+    if stop.is_wanted() { Err(stop.error()) } else { Ok(()) }
+}
