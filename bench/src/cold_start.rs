@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lxmert::Model;
 
 use crate::measure::Case;
-use crate::peak::peak_bytes;
+use crate::resident::peak_bytes;
 use crate::work::{Input, Sizes, Work};
 
 /// One start.

@@ -4,10 +4,10 @@ mod cold_start;
 mod measure;
 #[path = "../../src/bin/support/memory.rs"]
 mod memory;
-mod peak;
 mod profile;
 mod progress;
 mod report;
+mod resident;
 mod source;
 mod stats;
 #[path = "../../src/bin/support/mod.rs"]
