@@ -46,7 +46,10 @@ fn best() -> InstructionSet {
 fn best_for(tensor_type: TensorType) -> InstructionSet {
     #[cfg(target_arch = "x86_64")]
     let bf16 = is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let bf16 =
+        std::arch::is_aarch64_feature_detected!("i8mm") && std::arch::is_aarch64_feature_detected!("bf16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let bf16 = false;
     if tensor_type.is_half() && !bf16 { InstructionSet::Portable } else { best() }
 }
