@@ -97,6 +97,14 @@ pub fn mutate(bytes: &[u8], limit: usize, seed: u32) -> Vec<u8> {
     bytes
 }
 
+/// [`mutate`] as libFuzzer wants it: the file takes up `size` bytes of `data` and may grow to `room`. Returns the new size.
+pub fn in_place(data: &mut [u8], size: usize, room: usize, seed: u32) -> usize {
+    let room = room.min(data.len());
+    let changed = mutate(&data[..size.min(room)], room, seed);
+    data[..changed.len()].copy_from_slice(&changed);
+    changed.len()
+}
+
 fn change(raw: &mut Raw, random: &mut Random) {
     match random.below(20) {
         0 => match random.below(5) {
@@ -271,5 +279,8 @@ mod tests {
     fn the_same_seed_changes_the_same() {
         assert_eq!(mutate(b"", 1 << 20, 7), mutate(b"", 1 << 20, 7));
         assert!(mutate(b"", 100, 7).len() <= 100);
+        let mut room = vec![0; 1 << 20];
+        let size = in_place(&mut room, 0, 1 << 20, 7);
+        assert!(room[..size] == mutate(b"", 1 << 20, 7));
     }
 }

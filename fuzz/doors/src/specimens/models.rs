@@ -283,6 +283,13 @@ fn requantizations(all: &mut List) {
     let mut raw = tiny::model();
     raw.set_str("tokenizer.huggingface.json", "{}");
     all.bad("requantize", "tokenizer-of-nothing", "not a usable BERT tokenizer", raw.encode());
+    // Loading finds these; a conversion that did not would write a file that does not load.
+    let mut raw = tiny::model();
+    raw.set_str("tokenizer.ggml.cls_token_id", "2");
+    all.bad("requantize", "id-as-text", "wrong type", raw.encode());
+    let mut raw = tiny::model();
+    raw.set_u32("general.name", 1);
+    all.bad("requantize", "name-as-number", "wrong type", raw.encode());
     let mut raw = tiny::model();
     raw.set_u32("general.file_type", 4_000_000_000);
     all.good("requantize", "file-type-unknown", raw.encode());
