@@ -421,10 +421,11 @@ impl Program<'_> {
     }
 
     fn create(&mut self) {
-        let handle = self.model();
-        let without_place = self.byte() == 0xff;
+        // Before the handle is chosen, which must not be one that was freed.
         c!(lxmert_session_free(self.session));
         (self.session, self.block) = (null_mut(), None);
+        let handle = self.model();
+        let without_place = self.byte() == 0xff;
         let mut session = null_mut();
         let place = if without_place { null_mut() } else { &raw mut session };
         let status = self.with_options(|_, options| c!(lxmert_session_create(handle, options, place)));

@@ -25,7 +25,8 @@ pub fn gguf(bytes: &[u8]) -> Verdict {
     let by_start = Header::parse_start(start, bytes.len() as u64);
     let whole = Header::parse(bytes);
     if let (Ok(whole), Ok(by_start)) = (&whole, &by_start) {
-        assert_eq!(whole, by_start);
+        // Not the metadata, in which may be numbers that are none, and equal to nothing.
+        assert_eq!((whole.tensors(), whole.alignment()), (by_start.tensors(), by_start.alignment()));
     }
     let header = whole.map_err(refused)?;
     by_start.expect("its start is no worse than the whole file");
