@@ -70,12 +70,18 @@ pub(crate) fn stream<T: Send>(
                 slot.run(source, tensors, &work);
             }
         };
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(run);
-            }
-            drain(&mut previous, &mut sink)
-        })?;
+        if threads == 1 {
+            // Nothing would run beside it: a thread would only cost its start, once for every batch.
+            run();
+            drain(&mut previous, &mut sink)?;
+        } else {
+            thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(run);
+                }
+                drain(&mut previous, &mut sink)
+            })?;
+        }
         std::mem::swap(&mut current, &mut previous);
     }
 }

@@ -198,6 +198,7 @@ const OBJECT_HEAD: &str = "lxmert.object_head";
 const OBJECT_LABEL_COUNT: &str = "lxmert.object_head.label_count";
 const OBJECT_ATTRIBUTE_COUNT: &str = "lxmert.object_head.attribute_count";
 const OBJECT_FEATURES: &str = "lxmert.object_head.features";
+const EPSILON: &str = "lxmert.attention.layer_norm_epsilon";
 const HIDDEN_ACT: &str = "lxmert.hidden_act";
 const HEAD: &str = "lxmert.head";
 
@@ -237,6 +238,14 @@ impl Config {
             return Err(Error::Architecture { found: architecture.to_owned() });
         }
         let size = |key| metadata.u32(key).map(|value| value as usize);
+        // Graphs have the number built in, so a file may leave the key out but not say otherwise.
+        if let Some(epsilon) = metadata.opt_f32(EPSILON)?.filter(|epsilon| *epsilon != LAYER_NORM_EPSILON) {
+            return Err(Error::Hyperparameter {
+                key: EPSILON.to_owned(),
+                expected: format!("{LAYER_NORM_EPSILON:e}"),
+                found: format!("{epsilon:e}"),
+            });
+        }
         let act = metadata.str(HIDDEN_ACT)?;
         let config = Config {
             vocab_size: size(VOCAB_SIZE)?,
@@ -272,7 +281,7 @@ impl Config {
                 metadata.insert(field.key, value as u32)?;
             }
         }
-        metadata.insert("lxmert.attention.layer_norm_epsilon", LAYER_NORM_EPSILON)?;
+        metadata.insert(EPSILON, LAYER_NORM_EPSILON)?;
         metadata.insert(HIDDEN_ACT, self.hidden_act.name())?;
         metadata.insert(HEAD, self.head.name())?;
         if matches!(self.head, Head::PreTraining { .. }) {
@@ -385,6 +394,19 @@ mod tests {
         metadata.insert("general.architecture", "llama").unwrap();
         let error = Config::from_metadata(&metadata).unwrap_err();
         assert!(matches!(error, Error::Architecture { found } if found == "llama"));
+    }
+
+    #[test]
+    fn refuses_another_epsilon() {
+        for epsilon in [0.0, -1e-12, 1e-5, f32::INFINITY, f32::NAN] {
+            let mut metadata = metadata_of(&Config::base());
+            metadata.set(EPSILON, epsilon).unwrap();
+            let error = Config::from_metadata(&metadata).unwrap_err();
+            assert!(matches!(error, Error::Hyperparameter { key, .. } if key == EPSILON), "{epsilon}");
+        }
+        let mut metadata = metadata_of(&Config::base());
+        metadata.remove(EPSILON).unwrap();
+        assert_eq!(Config::from_metadata(&metadata).unwrap(), Config::base());
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
 use crate::weights::{Loader, Storage, Weights};
 
+/// The key of a model's name.
+const NAME: &str = "general.name";
+
 /// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
 /// [`Session`](crate::Session)s on any threads; a clone is another handle to the same model.
 #[derive(Clone)]
@@ -102,7 +105,7 @@ impl Model {
     fn load(storage: Storage) -> Result<Self, Error> {
         let header = storage.header()?;
         let About { config, labels, front_end, packing } = About::read(&header)?;
-        let name = header.metadata().opt_str("general.name")?.map(str::to_owned);
+        let name = header.metadata().opt_str(NAME)?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
         let file_bytes = storage.len();
         log::info!(
@@ -255,6 +258,8 @@ impl About {
         if let Some(reason) = front_end.mismatch(config.visual_feat_dim, config.visual_pos_dim) {
             return Err(Error::FrontEnd { reason });
         }
+        metadata.opt_str(NAME)?;
+        Vocabulary::check(metadata)?;
         let pieces = metadata.opt_strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
         if pieces > config.vocab_size {
             return Err(Error::Hyperparameter {

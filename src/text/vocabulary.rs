@@ -14,6 +14,7 @@ pub(crate) enum Vocabulary {
 }
 
 const JSON: &str = "tokenizer.huggingface.json";
+const MODEL: &str = "tokenizer.ggml.model";
 const PIECES: &str = "tokenizer.ggml.tokens";
 
 /// Special tokens by their keys. `seperator` is how the ecosystem spells it; some writers correct that.
@@ -30,6 +31,18 @@ const SPECIAL: [(&[&str], SetToken); 5] = [
 type SetToken = fn(&mut BertOptions, String);
 
 impl Vocabulary {
+    /// Demands that every key of a tokenizer is of its type, whether it is needed or not.
+    ///
+    /// # Errors
+    /// For a key of the wrong type.
+    pub fn check(metadata: &Metadata) -> Result<(), gguf::Error> {
+        metadata.opt_str(JSON)?;
+        metadata.opt_strings(PIECES)?;
+        metadata.opt_str(MODEL)?;
+        let mut keys = SPECIAL.iter().flat_map(|(keys, _)| keys.iter());
+        keys.try_for_each(|key| metadata.opt_u32(key).map(|_| ()))
+    }
+
     /// Takes what the metadata holds; `None` if it holds no tokenizer.
     ///
     /// # Errors
@@ -41,7 +54,7 @@ impl Vocabulary {
             return Ok(Some(Vocabulary::Json(json)));
         }
         let Some(pieces) = metadata.opt_strings(PIECES)? else { return Ok(None) };
-        if metadata.opt_str("tokenizer.ggml.model")? != Some("bert") {
+        if metadata.opt_str(MODEL)? != Some("bert") {
             return Ok(None);
         }
         let mut options = BertOptions::default();
@@ -104,6 +117,16 @@ mod tests {
             let vocabulary = Vocabulary::from_metadata(metadata(key)).unwrap().unwrap();
             let ids = vocabulary.into_tokenizer().unwrap().encode("What isn that?").unwrap();
             assert_eq!(ids, [2, 4, 5, 6, 1, 7, 3], "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_of_another_type_are_found_before_they_are_needed() {
+        assert!(Vocabulary::check(&metadata("separator")).is_ok());
+        for key in [JSON, PIECES, MODEL, "tokenizer.ggml.cls_token_id", "tokenizer.ggml.seperator_token_id"] {
+            let mut metadata = metadata("separator");
+            metadata.set(key, 0.5f32).unwrap();
+            assert!(Vocabulary::check(&metadata).is_err(), "{key}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod apt;
 mod arm;
 mod cuda;
+mod fuzz;
 mod install;
 mod libraries;
 mod licences;
@@ -44,6 +45,11 @@ enum Task {
     ///
     /// No GPU is needed. Where there is one, it multiplies matrices, provided that it is of the kind compiled for.
     Cuda(cuda::Arguments),
+    /// Let random bytes in through every door of fuzz/doors, with sanitizers in Rust and ggml (needs cargo-fuzz and clang).
+    ///
+    /// The committed corpus is where it starts. New inputs and findings lie below Cargo's target folder; ggml's source is found as in any
+    /// build.
+    Fuzz(fuzz::Arguments),
     /// Write include/lxmert.h anew from the functions in src/capi. The list of functions, include/lxmert.symbols, is written by hand.
     Header,
 }
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
         Task::Package(arguments) => package::package(&arguments),
         Task::Arm(task) => arm::run(&task),
         Task::Cuda(arguments) => cuda::build(&arguments),
+        Task::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Task::Header => header(),
     };
     match done {
