@@ -49,8 +49,9 @@
  * otherwise. LXMERT_INTERNAL, a fault of the library itself, may come from every function with a status, and is not named in their
  * tables.
  *
- * Memory. Blocks that grow with the model, the session's limits or the file report LXMERT_OUT_OF_MEMORY where there is no room
- * for them. Small ones (handles, texts, lists) end the process then, as Rust's allocator does.
+ * Memory. Where there is none, a call returns LXMERT_OUT_OF_MEMORY and leaves nothing behind. Small blocks that the system refuses come
+ * from a reserve of 8 MiB in the library until the call ends; it takes no memory before. Should it be used up, the process ends with the
+ * line "memory allocation of N bytes failed". A copy of the library that was built by hand needs the feature c-library for that.
  *
  * Structs that begin with struct_size. Initialise them with the macro of their name that ends in _INIT, which sets struct_size
  * and zeros the rest; zero or NULL in an option is its default. Later versions append fields: the library takes the shorter

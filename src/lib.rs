@@ -30,6 +30,8 @@ mod kernels;
 pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
+#[doc(hidden)] // for the programs of this repository
+pub mod reserve;
 mod session;
 pub mod text;
 pub mod vision;
@@ -42,11 +44,17 @@ pub use ggml::{Device, DeviceInfo, ForeignMemory, devices};
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};
 pub use model::{Config, Dims, Model, Output};
+pub use reserve::Reserve;
 pub use session::{
     Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
     SessionOptions, Text,
 };
 pub use weights::Loader;
+
+/// The C library is a program's part that lives by itself, and has an allocator of its own. A Rust program chooses its own.
+#[cfg(feature = "c-library")]
+#[global_allocator]
+static ALLOCATOR: Reserve = Reserve::system();
 
 /// What this build is: version, target and backends.
 pub const BUILD: &str = env!("LXMERT_BUILD");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::ggml::{AlignedBuffer, Device, ForeignMemory};
 use crate::kernels::OperationTime;
 use crate::model::{Dims, Model, Output, Shape};
+use crate::reserve::{Threads, Watch, watched};
 use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
 use crate::{Answers, Error};
 
@@ -136,6 +137,10 @@ compile_error!("the ranges of sizes that are computed here assume 64-bit address
 
 const SCRATCH: &str = "a session of these limits (max_tokens, max_regions, max_batch, outputs)";
 
+/// What lacks memory, when it is for one of many small things of a session, or of a run.
+const PART: &str = "a part of the session";
+const RUN_PART: &str = "a part of the run";
+
 /// Runs one model. Made for the largest input it will see, it takes the memory for a run's tensors once; it is for one
 /// thread at a time, while any number of sessions share one [`Model`].
 ///
@@ -211,8 +216,10 @@ impl Session {
         observed: bool,
         memory: Option<ForeignMemory>,
     ) -> Result<Self, Error> {
+        let watch = Watch::start(Threads::All, PART);
         check_options(model, &options)?;
         let (engine, plan) = memory::plan(model, &options, observed)?;
+        watch.check()?;
         let mut memory = match memory {
             Some(memory) => AlignedBuffer::in_foreign(memory, plan.session)?,
             None => AlignedBuffer::pages(plan.session, SCRATCH)?,
@@ -236,7 +243,7 @@ impl Session {
             plan.session,
             plan.total()
         );
-        Ok(Session {
+        let session = Session {
             model: model.clone(),
             stop: Stop::new(options.abort.clone()),
             options,
@@ -245,7 +252,9 @@ impl Session {
             picture,
             image: None,
             shapes: None,
-        })
+        };
+        watch.check()?;
+        Ok(session)
     }
 
     /// What gives up a call of this session from another thread.
@@ -292,8 +301,10 @@ impl Session {
     /// was made for, [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`], [`Error::Ggml`].
     pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
         self.stop.begin();
-        let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
-        self.run_image(&input)
+        watched(Threads::This, RUN_PART, || {
+            let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
+            self.run_image(&input)
+        })
     }
 
     /// As [`Session::encode_image`], from features `[regions, visual_feat_dim]` and boxes `[regions, visual_pos_dim]` where they lie.
@@ -303,8 +314,10 @@ impl Session {
     /// corners within the image.
     pub fn encode_regions(&mut self, regions: usize, features: &[f32], boxes: &[f32]) -> Result<(), Error> {
         self.stop.begin();
-        let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
-        self.run_image(&input)
+        watched(Threads::This, RUN_PART, || {
+            let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
+            self.run_image(&input)
+        })
     }
 
     /// As [`Session::encode_image`], from pixels, by the model's front end.
@@ -323,7 +336,8 @@ impl Session {
         inputs::limit_regions(regions, &self.options)?;
         // Out of the session while it runs on it.
         let mut picture = std::mem::replace(&mut self.picture, AlignedBuffer::empty());
-        let done = catch_unwind(AssertUnwindSafe(|| self.encode_cut(&grid, pixels, &mut picture)));
+        let cut = || watched(Threads::This, RUN_PART, || self.encode_cut(&grid, pixels, &mut picture));
+        let done = catch_unwind(AssertUnwindSafe(cut));
         self.picture = picture;
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -351,7 +365,8 @@ impl Session {
     /// [`Error::Read`], [`Error::Ggml`].
     pub fn ask(&mut self, question: &str) -> Result<Answers<'_>, Error> {
         self.stop.begin();
-        let ids = self.model.tokenizer()?.encode(question)?;
+        let tokenize = || Ok::<_, Error>(self.model.tokenizer()?.encode(question)?);
+        let ids = watched(Threads::This, "a part of the question", tokenize)?;
         self.answer(&ids)
     }
 
@@ -379,8 +394,10 @@ impl Session {
         if self.image.as_ref().is_none_or(|image| image.batch != 1) {
             return Err(Error::NoImage);
         }
-        let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
-        self.run_question(&input)?;
+        watched(Threads::This, RUN_PART, || {
+            let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
+            self.run_question(&input)
+        })?;
         let scores = self.output(output)?.data;
         if scores.iter().any(|score| !score.is_finite()) {
             return Err(Error::NotFinite { output });
@@ -396,11 +413,13 @@ impl Session {
     /// [`Error::Ggml`].
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
         self.stop.begin();
-        check_images(inputs.batch, self.model.config(), &self.options)?;
-        let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
-        let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
-        self.run_image(&image)?;
-        self.run_question(&question)
+        watched(Threads::This, RUN_PART, || {
+            check_images(inputs.batch, self.model.config(), &self.options)?;
+            let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
+            let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
+            self.run_image(&image)?;
+            self.run_question(&question)
+        })
     }
 
     /// An output of the last run.
@@ -462,8 +481,10 @@ impl Model {
     /// # Errors
     /// As [`Session::new`], for what can be told beforehand.
     pub fn plan(&self, options: &SessionOptions) -> Result<MemoryPlan, Error> {
-        check_options(self, options)?;
-        memory::plan(self, options, false).map(|(_, plan)| plan)
+        watched(Threads::This, PART, || {
+            check_options(self, options)?;
+            memory::plan(self, options, false).map(|(_, plan)| plan)
+        })
     }
 }
 

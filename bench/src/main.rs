@@ -98,6 +98,9 @@ struct Arguments {
     answer: Option<(usize, usize)>,
 }
 
+#[global_allocator]
+static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
+
 fn main() -> ExitCode {
     support::finish(run(&Arguments::parse()))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lxmert::atomic_file::is_same_file;
 use lxmert::gguf::Metadata;
 use lxmert::model::{About, Head};
+use lxmert::reserve::{Threads, watched};
 
 use crate::Error;
 use crate::convert::Options;
@@ -30,6 +31,9 @@ pub struct Checkpoint {
     notes: Vec<String>,
     files: Vec<PathBuf>,
 }
+
+/// What lacks memory, when it is for one of many small things.
+const PART: &str = "a part of the checkpoint";
 
 /// Where answers may come from.
 enum LabelSource {
@@ -67,6 +71,10 @@ impl Checkpoint {
     /// [`Error::MissingFile`], [`Error::Requantize`], [`Error::Given`], and whatever is wrong with one of the files. The
     /// tensors' values and whether the files go together are not looked at yet.
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, Error> {
+        watched(Threads::This, PART, || Self::open_any(path, options))
+    }
+
+    fn open_any(path: &Path, options: &Options) -> Result<Self, Error> {
         if std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
             return Self::open_directory(path, options);
         }
@@ -192,9 +200,11 @@ impl Checkpoint {
             (Head::PreTraining { labels, .. }, Some(rows)) => *labels = Some(rows),
             _ => {}
         }
-        let config = HfConfig::of(&synthetic.config);
-        let source = SyntheticSource::new(&synthetic);
-        Self::of_source(source, config, None, Preprocessing::regions(), &options)
+        watched(Threads::This, PART, || {
+            let config = HfConfig::of(&synthetic.config);
+            let source = SyntheticSource::new(&synthetic);
+            Self::of_source(source, config, None, Preprocessing::regions(), &options)
+        })
     }
 
     /// What a person should know about the checkpoint.

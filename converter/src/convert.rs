@@ -9,6 +9,7 @@ use lxmert::InstructionSet;
 use lxmert::atomic_file::AtomicFile;
 use lxmert::gguf::{TensorSpec, WriteError, Writer};
 use lxmert::model::{Packer, Packing};
+use lxmert::reserve::{Threads, Watch};
 
 use crate::Error;
 use crate::check::check;
@@ -123,6 +124,7 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
     let started = Instant::now();
+    let watch = Watch::start(Threads::All, "a part of the conversion");
     let file_type = file_type.into();
     if !holds_weights(file_type.base()) {
         return Err(Error::TensorType(file_type.base()));
@@ -148,6 +150,7 @@ pub fn convert(
         let file_bytes = Writer::file_bytes(&metadata, &specs)?;
         return Ok(job.report(None, file_bytes, &[], started.elapsed()));
     }
+    watch.check()?;
     let writer = Writer::create(out, &metadata, &specs)?;
     counter = Counter { stage: Stage::Writing, done: 0, ..counter };
     let mut differences = vec![Difference::default(); specs.len()];
@@ -174,6 +177,8 @@ pub fn convert(
     if let Some(limit) = options.min_cosine {
         check_cosines(&specs, &differences, limit)?;
     }
+    // The last moment to give up: then the file is there.
+    watch.check()?;
     sink.writer.finish()?;
 
     let file_bytes = std::fs::metadata(out).map_err(Error::io(out))?.len();

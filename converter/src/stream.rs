@@ -1,7 +1,9 @@
 //! Every value of a checkpoint, in the order of the GGUF file, through all cores and little memory.
 
 use std::sync::Mutex;
-use std::thread;
+use std::thread::{self, Builder};
+
+use lxmert::reserve::{Threads, Watch, before_thread};
 
 use crate::Error;
 use crate::plan::Planned;
@@ -58,7 +60,9 @@ pub(crate) fn stream<T: Send>(
 ) -> Result<(), Error> {
     let mut pieces = tensors.iter().enumerate().flat_map(|(number, tensor)| pieces_of(number, tensor));
     let (mut current, mut previous) = (Vec::new(), Vec::new());
+    let watch = Watch::start(Threads::All, "a part of the conversion");
     loop {
+        watch.check()?;
         fill(&mut current, &mut pieces, (threads * PIECES_PER_THREAD).min(threads.max(MANY_PIECES)));
         if current.is_empty() && previous.is_empty() {
             return Ok(());
@@ -70,16 +74,20 @@ pub(crate) fn stream<T: Send>(
                 slot.run(source, tensors, &work);
             }
         };
-        if threads == 1 {
+        if threads == 1 || before_thread().is_err() {
             // Nothing would run beside it: a thread would only cost its start, once for every batch.
             run();
             drain(&mut previous, &mut sink)?;
         } else {
             thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(run);
+                // What a thread that the system does not give would have done is left to the others, and to this one.
+                let started =
+                    (0..threads).filter(|_| Builder::new().spawn_scoped(scope, run).is_ok()).count();
+                let drained = drain(&mut previous, &mut sink);
+                if started == 0 {
+                    run();
                 }
-                drain(&mut previous, &mut sink)
+                drained
             })?;
         }
         std::mem::swap(&mut current, &mut previous);
@@ -95,10 +103,20 @@ impl<T> Slot<T> {
     ) {
         let piece = self.piece;
         let name = &tensors[piece.tensor].sources[piece.source];
-        self.values.resize(piece.len as usize, 0.0);
         self.bytes.clear();
-        let read = source.read(name, piece.start, &mut self.values);
+        let read = self.make_room().and_then(|()| source.read(name, piece.start, &mut self.values));
         self.result = Some(read.map(|()| work(&piece, &self.values, &mut self.bytes)));
+    }
+
+    /// Takes the memory for a piece: as many bytes as its values take where none is packed closer.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let len = self.piece.len as usize;
+        let bytes = len * size_of::<f32>();
+        let refused = |_| lxmert::Error::OutOfMemory { what: "a piece of a tensor", bytes };
+        self.values.try_reserve(len.saturating_sub(self.values.len())).map_err(refused)?;
+        self.values.resize(len, 0.0);
+        self.bytes.try_reserve(bytes).map_err(refused)?;
+        Ok(())
     }
 }
 

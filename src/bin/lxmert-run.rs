@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lxmert::atomic_file::{AtomicFile, is_same_file};
 use lxmert::model::Config;
-use lxmert::{Model, Output, Session, SessionOptions, Text};
+use lxmert::{Model, Output, Session, SessionOptions, Text, reserve};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -54,7 +54,11 @@ struct Arguments {
     computing: Computing,
 }
 
+#[global_allocator]
+static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
+
 fn main() -> ExitCode {
+    lxmert::reserve::begin();
     support::finish(run(&Arguments::parse()))
 }
 
@@ -105,6 +109,10 @@ fn wanted(arguments: &Arguments, config: &Config) -> Result<Vec<Output>, Box<dyn
 }
 
 fn write(session: &Session, path: &Path) -> Result<(), Box<dyn Error>> {
+    let tensors = session.options().outputs.iter().map(|output| session.output(*output));
+    let numbers = tensors.map(|tensor| tensor.map_or(0, |tensor| tensor.data.len())).sum::<usize>();
+    // Twice, once as tensors and once as a file; a list that grows has as much again in between.
+    reserve::probe(3 * numbers * size_of::<f32>(), "the outputs")?;
     let mut tensors = Vec::new();
     for output in &session.options().outputs {
         let tensor = session.output(*output)?;

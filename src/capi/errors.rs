@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::lxmert_status;
 use crate::Error;
+use crate::reserve::{Threads, watched};
 
 /// Room for a text and its closing NUL. The longest texts name a path and what is wrong behind it.
 const LINE_BYTES: usize = 1024;
@@ -113,6 +114,7 @@ impl From<Error> for Failure {
 /// Runs the body of a function so that no panic leaves it.
 pub(super) fn caught(body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     // What a panic leaves behind half done is scratch memory, which every run overwrites.
+    let body = || watched(Threads::This, "a part of the call", body);
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panic(&*payload)))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Failure;
+use crate::reserve::{Threads, watched};
 
 /// A kind of handle.
 pub(super) trait Kind: Sized {
@@ -22,16 +23,23 @@ pub(super) struct Handle<T> {
 }
 
 impl<T: Kind> Handle<T> {
-    pub fn create(value: T) -> *mut T::Opaque {
-        let handle = Handle { mark: AtomicU64::new(T::MARK), value };
-        Box::into_raw(Box::new(handle)).cast()
+    /// Makes a handle of what `make` makes, or neither.
+    pub fn new(make: impl FnOnce() -> Result<T, Failure>) -> Result<Box<Self>, Failure> {
+        watched(Threads::This, "a handle", || {
+            Ok(Box::new(Handle { mark: AtomicU64::new(T::MARK), value: make()? }))
+        })
+    }
+
+    /// The handle as C knows it, until [`Handle::free`].
+    pub fn give_out(handle: Box<Self>) -> *mut T::Opaque {
+        Box::into_raw(handle).cast()
     }
 
     /// The thing that a handle stands for.
     ///
     /// # Safety
     /// The pointer is NULL, or points to at least eight readable bytes; if they are the kind's mark, it comes from
-    /// [`Handle::create`] and is not freed during `'h`.
+    /// [`Handle::give_out`] and is not freed during `'h`.
     pub unsafe fn get<'h>(handle: *const T::Opaque) -> Result<&'h T, Failure> {
         let handle = handle.cast::<Self>();
         if handle.is_null() {
@@ -60,7 +68,7 @@ impl<T: Kind> Handle<T> {
         if mark.compare_exchange(T::MARK, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Err(none::<T>());
         }
-        // SAFETY: a live handle comes from `create`, and this is its last use.
+        // SAFETY: a live handle comes from `give_out`, and this is its last use.
         drop(unsafe { Box::from_raw(handle) });
         Ok(())
     }

@@ -131,7 +131,8 @@ unsafe fn create(
         // SAFETY: this function's contract.
         let out = unsafe { place("out", out) }?;
         out.write(std::ptr::null_mut());
-        out.write(Handle::create(LoadedModel::new(load()?)));
+        let handle = Handle::new(|| Ok(LoadedModel::new(load()?)))?;
+        out.write(Handle::give_out(handle));
         Ok(())
     })
 }

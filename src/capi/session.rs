@@ -155,17 +155,20 @@ pub unsafe extern "C" fn lxmert_session_create(
         out.write(std::ptr::null_mut());
         // SAFETY: a live handle, or NULL, by the header's rules.
         let loaded = unsafe { Handle::<LoadedModel>::get(model) }?;
-        // SAFETY: options or NULL, by the header's rules.
-        let given = unsafe { Given::read(&loaded.model, options) }?;
-        let session = given.memory.session(&loaded.model, given.options)?;
-        out.write(Handle::create(OpenSession {
-            busy: AtomicBool::new(false),
-            canceller: session.canceller(),
-            labels: loaded.labels.clone(),
-            info: about(&session),
-            last_error: Mutex::new(Line::EMPTY),
-            session: UnsafeCell::new(session),
-        }));
+        let handle = Handle::new(|| {
+            // SAFETY: options or NULL, by the header's rules.
+            let given = unsafe { Given::read(&loaded.model, options) }?;
+            let session = given.memory.session(&loaded.model, given.options)?;
+            Ok(OpenSession {
+                busy: AtomicBool::new(false),
+                canceller: session.canceller(),
+                labels: loaded.labels.clone(),
+                info: about(&session),
+                last_error: Mutex::new(Line::EMPTY),
+                session: UnsafeCell::new(session),
+            })
+        })?;
+        out.write(Handle::give_out(handle));
         Ok(())
     })
 }

@@ -37,7 +37,7 @@ impl GraphMemory {
     /// Room for a graph of up to `nodes` operations and inputs, in memory of [`GraphMemory::bytes`].
     ///
     /// # Errors
-    /// [`Error::Ggml`].
+    /// [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// If the memory is smaller.
@@ -48,10 +48,8 @@ impl GraphMemory {
             mem_buffer: memory.as_mut_ptr().cast(),
             no_alloc: true,
         };
-        super::silence();
         // SAFETY: the buffer is aligned and outlives the context.
-        let context = unsafe { sys::ggml_init(params) };
-        let context = NonNull::new(context).ok_or(Error::Ggml("no context"))?;
+        let context = unsafe { super::context(params) }?;
         Ok(GraphMemory { context, nodes, _memory: memory })
     }
 
@@ -509,15 +507,22 @@ impl<'g> Graph<'g> {
     /// The work memory that computing takes on top of the plan.
     ///
     /// # Errors
-    /// [`Error::Instructions`] if the CPU lacks some that ggml was compiled with.
+    /// [`Error::Instructions`] if the CPU lacks some that ggml was compiled with, [`Error::OutOfMemory`].
     pub fn work_bytes(&self, threads: usize) -> Result<usize, Error> {
         super::check_cpu()?;
-        Ok(self.compute_plan(threads, std::ptr::null_mut()).work_size)
+        Ok(self.compute_plan(threads, std::ptr::null_mut())?.work_size)
     }
 
-    fn compute_plan(&self, threads: usize, pool: *mut sys::ggml_threadpool) -> sys::ggml_cplan {
-        // SAFETY: the graph is valid, and the pool is only noted.
-        unsafe { sys::ggml_graph_plan(self.graph.as_ptr(), threads as i32, pool) }
+    fn compute_plan(
+        &self,
+        threads: usize,
+        pool: *mut sys::ggml_threadpool,
+    ) -> Result<sys::ggml_cplan, Error> {
+        // SAFETY: the graph is valid, and the pool is only noted; the closure owns nothing. The first call makes a list, for which there
+        // may be no memory.
+        let plan =
+            unsafe { sys::guarded(|| sys::ggml_graph_plan(self.graph.as_ptr(), threads as i32, pool)) };
+        plan.map_err(|_| Error::OutOfMemory { what: "a list of ggml's", bytes: size_of::<usize>() })
     }
 
     /// Gives every tensor its place in `memory`: this graph's own part starts at `kept`, the shared part at `scratch`.
@@ -663,7 +668,7 @@ impl<'g> BoundGraph<'g, '_> {
             return Ok(false);
         }
         let asked = Asked { give_up, panic: Mutex::new(None) };
-        let mut plan = self.graph.compute_plan(pool.threads(), pool.as_ptr());
+        let mut plan = self.graph.compute_plan(pool.threads(), pool.as_ptr())?;
         if plan.work_size > work.len() {
             return Err(Error::Ggml("a run needs more work memory than its limits said"));
         }

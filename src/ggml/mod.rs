@@ -34,6 +34,12 @@ pub(crate) use tensors::Tensors;
 pub use threads::MAX_THREADS;
 pub(crate) use threads::{ThreadPool, check_threads};
 
+use std::ptr::NonNull;
+
+use ggml_sys_bindings as sys;
+
+use crate::Error;
+
 /// The version of ggml that this build contains.
 pub fn version() -> &'static str {
     // SAFETY: returns a pointer to a string literal.
@@ -53,6 +59,24 @@ fn silence() {
     // SAFETY: the callback ignores its arguments, so it needs no user data.
     ONCE.call_once(|| unsafe { ggml_sys_bindings::ggml_log_set(Some(ignore), std::ptr::null_mut()) });
 }
+
+/// A context for descriptions in memory that is given.
+///
+/// # Errors
+/// [`Error::OutOfMemory`]: of the context itself ggml asks the system.
+///
+/// # Safety
+/// The memory must be aligned to [`ALIGNMENT`] and outlive the context.
+unsafe fn context(params: sys::ggml_init_params) -> Result<NonNull<sys::ggml_context>, Error> {
+    silence();
+    // SAFETY: this function's contract; the closure owns nothing.
+    let context = unsafe { sys::guarded(|| sys::ggml_init(params)) };
+    let context = context.ok().and_then(NonNull::new);
+    context.ok_or(Error::OutOfMemory { what: "a context of ggml", bytes: CONTEXT_BYTES })
+}
+
+/// What a context takes itself, about.
+const CONTEXT_BYTES: usize = 64;
 
 /// The alignment that ggml's kernels and its memory pools want, and a cache line.
 pub(crate) const ALIGNMENT: usize = 64;

@@ -97,11 +97,10 @@ impl Tensors {
             mem_buffer: metadata.as_mut_ptr().cast(),
             no_alloc: true,
         };
-        super::silence();
         // SAFETY: the buffer is aligned and outlives the context.
-        let context = unsafe { sys::ggml_init(params) };
+        let context = unsafe { super::context(params) }?;
         Ok(Tensors {
-            context: NonNull::new(context).ok_or(Error::Ggml("no context"))?,
+            context,
             tensors: HashMap::with_capacity(count),
             _metadata: metadata,
             weights: Arc::clone(weights),

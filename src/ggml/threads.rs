@@ -9,6 +9,9 @@ use crate::Error;
 /// The most threads that a session may use.
 pub const MAX_THREADS: usize = 256;
 
+/// What ggml asks of the system for each thread, about.
+const POOL_BYTES: usize = 512;
+
 /// Checks a number of threads.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ impl ThreadPool {
     ///
     /// # Errors
     /// [`Error::Input`] if `threads` is not in 1..=[`MAX_THREADS`], [`Error::Instructions`] if the CPU lacks some that ggml was
-    /// compiled with, [`Error::Threads`] if the operating system does not give as many.
+    /// compiled with, [`Error::Threads`] if the operating system does not give as many, [`Error::OutOfMemory`].
     pub fn new(threads: usize) -> Result<Self, Error> {
         check_threads(threads)?;
         super::check_cpu()?;
@@ -51,9 +54,15 @@ impl ThreadPool {
             strict_cpu: false,
             paused: false,
         };
-        // SAFETY: the parameters are valid and are only read during the call.
-        let pool = unsafe { sys::ggml_threadpool_new(&mut params) };
-        NonNull::new(pool).map(|pool| ThreadPool { pool, threads }).ok_or(Error::Ggml("no thread pool"))
+        // SAFETY: the parameters are valid and are only read during the call; the closure owns nothing.
+        let pool = unsafe { sys::guarded(|| sys::ggml_threadpool_new(&mut params)) };
+        let refused = |problem: String| match problem == sys::OUT_OF_MEMORY {
+            true => Error::OutOfMemory { what: "ggml's threads", bytes: POOL_BYTES * threads },
+            // Those that did start wait for work that never comes.
+            false => Error::Threads { threads, source: std::io::Error::other(problem) },
+        };
+        let pool = NonNull::new(pool.map_err(refused)?).ok_or(Error::Ggml("no thread pool"))?;
+        Ok(ThreadPool { pool, threads })
     }
 
     pub fn threads(&self) -> usize {
@@ -72,14 +81,19 @@ impl Drop for ThreadPool {
     }
 }
 
-/// Starts that many threads and lets them end. ggml aborts when a thread cannot be started, so it is tried before; only
-/// a limit that is reached between this and ggml's own start can still end the process.
+/// Starts that many threads and lets them end. When ggml cannot start one, those that it did start are of no
+/// use and stay, so it is tried before.
 fn try_threads(count: usize) -> std::io::Result<()> {
     let gate = std::sync::Mutex::new(());
+    if count == 0 {
+        return Ok(());
+    }
+    crate::reserve::before_thread()?;
     std::thread::scope(|scope| {
         // All must exist at once, so none ends before the gate is opened.
         let _closed = gate.lock();
         for _ in 0..count {
+            crate::reserve::before_thread()?;
             std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
         }
         Ok(())

@@ -83,6 +83,7 @@ impl Workers {
         for worker in 1..threads {
             let shared = Arc::clone(&self.shared);
             let name = format!("lxmert-{worker}");
+            crate::reserve::before_thread()?;
             self.threads.push(Builder::new().name(name).spawn(move || shared.serve(worker))?);
         }
         Ok(())

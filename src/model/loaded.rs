@@ -9,12 +9,16 @@ use crate::Error;
 use crate::ggml::{AlignedBuffer, Device, Tensors};
 use crate::gguf::{Header, Metadata, TensorType};
 use crate::kernels::{Element, PackedMatrix};
+use crate::reserve::{Threads, Watch, watched};
 use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
 use crate::weights::{Loader, Storage, Weights};
 
 /// The key of a model's name.
 const NAME: &str = "general.name";
+
+/// What lacks memory, when it is for one of many small things.
+const PART: &str = "a part of the model";
 
 /// A model: configuration, weights, tokenizer and answers. Immutable, shared by any number of
 /// [`Session`](crate::Session)s on any threads; a clone is another handle to the same model.
@@ -71,8 +75,10 @@ impl Model {
     /// [`Model::from_bytes`] reports.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let storage = Storage::map(path)?;
-        Self::load(storage).map_err(Error::in_file(path))
+        watched(Threads::This, PART, || {
+            let storage = Storage::map(path)?;
+            Self::load(storage).map_err(Error::in_file(path))
+        })
     }
 
     /// Loads a model from a copy of a file's bytes.
@@ -81,7 +87,7 @@ impl Model {
     /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Packed`] for a packed file that
     /// this build does not read, [`Error::Vision`] for a front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        Self::load(Storage::copy_of(bytes)?)
+        watched(Threads::This, PART, || Self::load(Storage::copy_of(bytes)?))
     }
 
     /// Loads a model that is part of the program. The file's bytes are not copied if they are aligned to 64; packing is as
@@ -90,7 +96,7 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`].
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
-        Self::load(Storage::from_static(bytes)?)
+        watched(Threads::This, PART, || Self::load(Storage::from_static(bytes)?))
     }
 
     /// Loads a model from a source of the caller's own. Only its header is read now; sessions read of the rest what they need, into
@@ -99,11 +105,13 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`]; [`Error::Read`] with what the loader says.
     pub fn from_loader(loader: Box<dyn Loader>) -> Result<Self, Error> {
-        Self::load(Storage::from_loader(loader)?)
+        watched(Threads::This, PART, || Self::load(Storage::from_loader(loader)?))
     }
 
     fn load(storage: Storage) -> Result<Self, Error> {
+        let watch = Watch::start(Threads::This, PART);
         let header = storage.header()?;
+        watch.check()?;
         let About { config, labels, front_end, packing } = About::read(&header)?;
         let name = header.metadata().opt_str(NAME)?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
@@ -198,7 +206,14 @@ impl Model {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
         }
+        let tokenizer = watched(Threads::This, "a part of the tokenizer", || self.build_tokenizer())?;
+        Ok(self.loaded.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    fn build_tokenizer(&self) -> Result<Tokenizer, Error> {
+        let watch = Watch::start(Threads::This, "a part of the tokenizer");
         let metadata = self.weights().storage().header_again()?.into_metadata();
+        watch.check()?;
         let vocabulary = Vocabulary::from_metadata(metadata)?.ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt; lxmert-run takes token ids",
@@ -212,7 +227,7 @@ impl Model {
                 found: format!("{pieces} ids"),
             });
         }
-        Ok(self.loaded.tokenizer.get_or_init(|| tokenizer))
+        Ok(tokenizer)
     }
 
     /// Whether the file holds a tokenizer.

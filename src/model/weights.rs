@@ -8,6 +8,7 @@ use crate::Error;
 use crate::ggml::{self, AlignedBuffer, Backend, Device, Tensors};
 use crate::gguf::TensorInfo;
 use crate::kernels::{Element, Kernels, Layout, Lookup, PackedMatrix, Source, Tables, Workers, place_bytes};
+use crate::reserve::{Threads, watched};
 use crate::session::Residency;
 use crate::weights::Weights;
 
@@ -40,7 +41,8 @@ impl Model {
         let _making = self.making();
         if self.loaded.tensors.get().is_none() {
             self.weights().storage().load()?;
-            let _ = self.loaded.tensors.set(Tensors::new(self.weights())?);
+            let tensors = watched(Threads::This, "the list of tensors", || Tensors::new(self.weights()))?;
+            let _ = self.loaded.tensors.set(tensors);
         }
         Ok(self.loaded.tensors.get().expect("made right here, or by whoever was first"))
     }

@@ -1,11 +1,12 @@
 //! Decoding pictures.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::path::Path;
 
 use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::{Error, features::read_bounded};
+use crate::reserve;
 
 /// Longest side of an image that is decoded, in pixels.
 pub const MAX_IMAGE_SIDE: u32 = 16384;
@@ -52,6 +53,7 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
     limits.max_image_width = Some(MAX_IMAGE_SIDE);
     limits.max_image_height = Some(MAX_IMAGE_SIDE);
     limits.max_alloc = Some(MAX_DECODED_BYTES);
+    probe(bytes)?;
     reader.limits(limits);
     let image = reader.decode().map_err(|error| match error {
         ImageError::Limits(_) => unusable(&format!(
@@ -70,6 +72,21 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
         DynamicImage::ImageRgba16(image) => high_bytes(image.width(), image.height(), &image, 4),
         image => image.into_rgb8(),
     })
+}
+
+/// Bytes that decoding takes for a pixel at most: four channels of 16 bits.
+const PIXEL_BYTES: usize = 8;
+
+/// Asks for the memory before the decoder does, which takes no for an answer only here and there. What is wrong with the image the decoder
+/// tells better.
+fn probe(bytes: &[u8]) -> Result<(), Error> {
+    let size = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_dimensions();
+    let pixels = size.map_or(0, |(width, height)| width as usize * height as usize);
+    if pixels * PIXEL_BYTES <= MAX_DECODED_BYTES as usize {
+        reserve::probe(pixels * PIXEL_BYTES, "the image")
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    }
+    Ok(())
 }
 
 /// What follows the end mark of a JPEG image, or nothing if the mark is not reached. Segments are stepped

@@ -87,7 +87,7 @@ struct Built {
 
 /// Lets `cargo rustc` build both forms at once. The package itself is only an `rlib`, so that no other build waits for these.
 fn compile(mut command: Command) -> Result<Built> {
-    command.args(["--package", "lxmert", "--lib", "--no-default-features"]);
+    command.args(["--package", "lxmert", "--lib", "--no-default-features", "--features", "c-library"]);
     command.args(["--crate-type", "cdylib,staticlib", "--message-format", "json"]);
     command.args(["--", "--print", "native-static-libs"]);
     // The name that programs ask the loader for. Here and not in build.rs, where Cargo takes it only for a package whose manifest has a

@@ -8,7 +8,7 @@ mod inspect;
 mod questions;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -83,7 +83,11 @@ fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever was reading has gone.
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&format_args!("standard output: {error}"), &[]);
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -61,7 +61,11 @@ struct Arguments {
     computing: Computing,
 }
 
+#[global_allocator]
+static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
+
 fn main() -> ExitCode {
+    lxmert::reserve::begin();
     support::finish(run(&Arguments::parse()))
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use lxmert::numbers::floats;
-use lxmert::{Inputs, Text};
+use lxmert::{Inputs, Text, reserve};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -41,6 +41,8 @@ impl Tensors {
     /// Reads a safetensors file; every error names it.
     pub fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
         let bytes = std::fs::read(path).map_err(in_file(path))?;
+        // Numbers of 16 bits become ones of 32.
+        reserve::probe(2 * bytes.len(), "the input tensors")?;
         Tensors::read(&bytes).map_err(in_file(path))
     }
 

@@ -6,11 +6,12 @@ mod safetensors;
 mod tsv;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::regions::{MAX_REGIONS, Regions};
+use crate::reserve;
 
 /// Most values in an array that is read: 4096 for each of as many regions as there may be.
 const MAX_VALUES: usize = MAX_REGIONS * 4096;
@@ -139,7 +140,11 @@ fn matrix_shape(name: &str, shape: &[usize]) -> Result<(usize, usize), Error> {
         }
     };
     match rows.checked_mul(columns) {
-        Some(values) if values <= MAX_VALUES => Ok((rows, columns)),
+        Some(values) if values <= MAX_VALUES => {
+            let bytes = values * size_of::<f32>();
+            reserve::probe(bytes, "the features").map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+            Ok((rows, columns))
+        }
         _ => Err(Error::array(name, format!("has shape {shape:?}; at most {MAX_VALUES} values are read"))),
     }
 }

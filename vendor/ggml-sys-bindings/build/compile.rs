@@ -61,7 +61,12 @@ impl<'a> Compiler<'a> {
             }
             match language {
                 // Exceptions of `guard.cpp` pass through it.
-                Language::C => base.flag("-fexceptions"),
+                Language::C => {
+                    cpu.flag("-fexceptions")
+                        .define("ggml_aligned_malloc", "lxmert_ggml_aligned_malloc")
+                        .define("ggml_init", "lxmert_ggml_begin");
+                    base.flag("-fexceptions")
+                }
                 Language::Cpp => base.file("src/guard.cpp"),
             };
             units.extend([cpu, base]);

@@ -4,16 +4,25 @@
 #include <exception>
 #include <mutex>
 
+#include "ggml-impl.h"
 #include "ggml.h"
 
 namespace {
 
 struct Aborted {};
 
+struct OutOfMemory {};
+
+// The most blocks that a call of ggml's CPU backend asks for.
+constexpr size_t max_blocks = 4;
+
 struct Guard {
     char * text;
     size_t size;
     Guard * outer;
+    void * blocks[max_blocks];
+    size_t sizes[max_blocks];
+    size_t count;
 };
 
 thread_local Guard * innermost = nullptr;
@@ -38,16 +47,48 @@ void on_abort(const char * text) {
 
 }  // namespace
 
+// What ggml's CPU backend has in the place of ggml_aligned_malloc, whose result it does not look at.
+extern "C" void * lxmert_ggml_aligned_malloc(size_t size) {
+    void * block = ggml_aligned_malloc(size);
+    if (innermost == nullptr) {
+        if (block == nullptr) {
+            GGML_ABORT("out of memory");
+        }
+        return block;
+    }
+    if (block == nullptr || innermost->count == max_blocks) {
+        ggml_aligned_free(block, size);
+        throw OutOfMemory();
+    }
+    innermost->blocks[innermost->count] = block;
+    innermost->sizes[innermost->count] = size;
+    innermost->count++;
+    return block;
+}
+
+// What ggml's CPU backend has in the place of ggml_init: each run makes a context there, only so that the clock is set, and would abort
+// for want of its few bytes.
+extern "C" ggml_context * lxmert_ggml_begin(ggml_init_params) {
+    ggml_time_init();
+    return nullptr;
+}
+
 extern "C" bool lxmert_ggml_guard(void (*body)(void *), void * data, char * text, size_t size) {
     static std::once_flag once;
     std::call_once(once, [] { others = ggml_set_abort_callback(on_abort); });
-    Guard guard = {text, size, innermost};
+    Guard guard = {text, size, innermost, {}, {}, 0};
     innermost = &guard;
     bool done = false;
     try {
         body(data);
         done = true;
     } catch (const Aborted &) {
+    } catch (const OutOfMemory &) {
+        // Of what was to be made of them nothing has begun to work.
+        for (size_t i = 0; i < guard.count; i++) {
+            ggml_aligned_free(guard.blocks[i], guard.sizes[i]);
+        }
+        tell("out of memory");
     } catch (const std::exception & exception) {
         tell(exception.what());
     } catch (...) {

@@ -11,6 +11,9 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
+/// What [`guarded`] returns where memory for the threads of a pool could not be had. Nothing is left of the call then.
+pub const OUT_OF_MEMORY: &str = "out of memory";
+
 /// Runs `body`. Where ggml aborts or an exception leaves it, returns what either says.
 ///
 /// # Errors

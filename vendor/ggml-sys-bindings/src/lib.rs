@@ -24,7 +24,7 @@ pub mod features;
 mod guard;
 
 pub use bindings::*;
-pub use guard::guarded;
+pub use guard::{OUT_OF_MEMORY, guarded};
 
 /// What the CPU backend was compiled for: `native`, or the name given to `-march=`.
 pub const CPU: &str = env!("GGML_CPU");
