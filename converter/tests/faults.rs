@@ -188,8 +188,8 @@ fn a_conversion_without_memory_says_so_and_leaves_the_older_file() {
     let place = Place::new();
     for (input, arguments) in [
         ("checkpoint", &["--threads", "1"][..]),
-        ("bin", &["--threads", "2"]),
-        ("tiny.gguf", &["--allow-requantize"]),
+        ("bin", &["--threads", "1"]),
+        ("tiny.gguf", &["--allow-requantize", "--threads", "1"]),
     ] {
         let expected = place.expected(input, arguments);
         let counts = Counts::of(shim, &mut place.convert(input, arguments), place.directory.path());

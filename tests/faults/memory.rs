@@ -3,7 +3,7 @@
 //! gets none. `programs.rs` has two, each time in a process of its own.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::ptr::{null, null_mut};
 
@@ -11,7 +11,6 @@ use lxmert::capi::lxmert_status::{LXMERT_OK, LXMERT_OUT_OF_MEMORY, LXMERT_SYSTEM
 use lxmert::capi::*;
 use lxmert::vision::Pixels;
 use lxmert::{InstructionSet, Lowering, Model, Residency, Session, SessionOptions, reserve};
-use lxmert_converter::{Options, convert_directory};
 use lxmert_doors::tiny;
 use tempfile::TempDir;
 
@@ -122,7 +121,6 @@ fn in_this_process() {
         sessions(&shim, &path, lowering, residency);
     }
     c_interface(&shim, &path);
-    conversions(&shim, directory.path());
 }
 
 fn loading(shim: &Shim, path: &Path) {
@@ -220,35 +218,4 @@ fn c_interface(shim: &Shim, path: &Path) {
         result
     };
     shim.refuse_each("C", &all, &|| all().unwrap());
-}
-
-/// A checkpoint's directory with everything that a conversion reads.
-pub fn checkpoint(directory: &Path) -> PathBuf {
-    let model = directory.join("checkpoint");
-    std::fs::create_dir(&model).unwrap();
-    std::fs::write(model.join("model.safetensors"), tiny::safetensors()).unwrap();
-    std::fs::write(model.join("config.json"), tiny::CONFIG_JSON).unwrap();
-    std::fs::write(model.join("tokenizer.json"), tiny::tokenizer_json()).unwrap();
-    std::fs::write(model.join("answers.json"), r#"["yes", "no", "red"]"#).unwrap();
-    model
-}
-
-fn conversions(shim: &Shim, directory: &Path) {
-    let model = checkpoint(directory);
-    let out = directory.join("out.gguf");
-    let options =
-        Options { threads: std::num::NonZero::new(1), allow_requantize: true, ..Options::default() };
-    for (name, input) in [("directory", &model), ("GGUF file", &directory.join("tiny.gguf"))] {
-        let convert = || {
-            let converted = convert_directory(input, lxmert::gguf::TensorType::F16, &out, &options);
-            converted.map(drop).map_err(told)
-        };
-        convert().unwrap();
-        let expected = std::fs::read(&out).unwrap();
-        let whole = || {
-            assert_eq!(std::fs::read_dir(directory).unwrap().count(), 3, "a file is left");
-            assert!(std::fs::read(&out).unwrap() == expected, "another file");
-        };
-        shim.refuse_each(&format!("convert a {name}"), &convert, &whole);
-    }
 }

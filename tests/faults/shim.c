@@ -4,7 +4,8 @@
 // from the k-th on. FAULT_MEMORY="once K" or "from K" sets that for a whole program; fault_arm and fault_disarm do for a part of one.
 //
 // Files. FAULT_FILES="CALL KIND K": the k-th read, pread, write, fsync, open or mmap is interrupted (EINTR), short, fails (EIO, ENOSPC),
-// or is the last thing that the program does (kill). "rename EIO 1" lets every rename fail, which is a filter of system calls, since not all of them come through the C library.
+// or is the last thing that the program does (kill). "rename EIO 1" lets every rename fail, which is a filter of system calls, since not
+// all of them come through the C library.
 //
 // With FAULT_REPORT, the counts are written to that file when the program ends.
 
