@@ -23,6 +23,7 @@ mod packed;
 mod program;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod vector;
 mod workers;
 #[cfg(target_arch = "x86_64")]
@@ -37,6 +38,7 @@ pub(crate) use program::{
 pub(crate) use workers::Workers;
 
 use generic::product::{BlockScaling, Quantized};
+use tiles::{Ahead, RowOrder, Tile, TileFn, Tiles};
 
 /// Columns of a panel. Every instruction set reads the same panels: a multiple of all widths of tiles.
 pub(crate) const PANEL: usize = 32;
@@ -48,7 +50,7 @@ const UNIT: usize = 4;
 const LINE: usize = crate::ggml::ALIGNMENT;
 
 /// The most rows of any tile.
-const MAX_TILE_ROWS: usize = 14;
+const MAX_TILE_ROWS: usize = 32;
 
 /// Columns of 8-bit integers that may have a scale of their own: a block of q8_0.
 const BLOCK: usize = 32;
@@ -82,18 +84,6 @@ pub(crate) enum Activation {
 struct RowScale {
     scale: f32,
     zero: i32,
-}
-
-/// What one tile of a product reads.
-struct Tile {
-    /// The first step of the panel.
-    panel: *const u8,
-    /// The first step of the prepared rows.
-    rows: *const u8,
-    /// Steps.
-    units: usize,
-    /// What to fetch meanwhile.
-    ahead: *const u8,
 }
 
 /// What becomes of a tile's sums.
@@ -136,36 +126,6 @@ struct Head {
     probabilities: *mut f32,
 }
 
-/// Computes a tile of sums: of [`PANEL`] columns for each row.
-type TileFn = unsafe fn(&Tile, *mut u32);
-
-/// The tiles of one element type: a function for each number of rows, which fetches ahead one cache line per step, or two.
-#[derive(Clone, Copy)]
-struct Tiles {
-    by_rows: &'static [[TileFn; 2]],
-    /// How many times a tile goes through its panel, each time for some of the columns.
-    parts: usize,
-    /// Units of a step.
-    depth: usize,
-}
-
-impl Tiles {
-    /// The most rows of a tile.
-    fn max_rows(self) -> usize {
-        self.by_rows.len()
-    }
-
-    /// How many cache lines each step fetches, for so many tiles of a panel to fetch one of the same length.
-    fn lines(self, tiles: usize) -> usize {
-        if tiles * self.parts * LINE >= self.depth * PANEL_STEP { 1 } else { 2 }
-    }
-
-    /// Bytes that a tile fetches.
-    fn fetched(self, units: usize, lines: usize) -> usize {
-        units / self.depth * lines * LINE * self.parts
-    }
-}
-
 /// The functions of one instruction set.
 struct Functions {
     int8: Tiles,
@@ -173,6 +133,9 @@ struct Functions {
     float: Tiles,
     /// Absent where the CPU does not multiply bf16.
     bf16: Option<Tiles>,
+    /// What is faster for rows of whole steps, if the CPU has it.
+    int8_matrices: Option<Tiles>,
+    bf16_matrices: Option<Tiles>,
     finish_quantized: unsafe fn(*const u32, &Quantized, &Finish),
     finish_blocks: unsafe fn(*const u32, &BlockScaling, &Finish),
     finish_exact: unsafe fn(*const u32, &Finish),
@@ -197,6 +160,8 @@ pub enum InstructionSet {
     AvxVnni,
     /// AVX-512 with VNNI, and with BF16 where the CPU has it.
     Avx512Vnni,
+    /// AVX-512 with AMX's products of matrices, under Linux.
+    Amx,
     /// NEON, which every 64-bit ARM CPU has.
     Neon,
     /// NEON with the dot product of 8-bit integers, `sdot`.
@@ -207,8 +172,16 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All of them, the most capable of each architecture last.
-    pub const ALL: [InstructionSet; 7] =
-        [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::DotProd, Self::I8mm];
+    pub const ALL: [InstructionSet; 8] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+        Self::Neon,
+        Self::DotProd,
+        Self::I8mm,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -217,6 +190,7 @@ impl InstructionSet {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
             Self::Neon => "neon",
             Self::DotProd => "dotprod",
             Self::I8mm => "i8mm",
@@ -225,7 +199,7 @@ impl InstructionSet {
 
     /// Whether matrices in 16 bits are packed in bf16 for it.
     pub(crate) fn packs_bf16(self) -> bool {
-        matches!(self, Self::Avx512Vnni | Self::I8mm)
+        matches!(self, Self::Avx512Vnni | Self::Amx | Self::I8mm)
     }
 
     /// Whether this CPU has it.
@@ -276,21 +250,30 @@ impl Kernels {
         unsafe { (self.functions.pack)(panel, scratch) }
     }
 
-    fn tiles(self, element: Element) -> Tiles {
-        match element {
-            Element::Int8 => self.functions.int8,
-            Element::Int8Blocks => self.functions.blocks,
-            Element::Bf16 => {
-                self.functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
+    /// The tiles that multiply with matrices of that layout.
+    fn tiles(self, layout: Layout) -> Tiles {
+        let functions = self.functions;
+        let matrices = match layout.element {
+            Element::Int8 => functions.int8_matrices,
+            Element::Bf16 => functions.bf16_matrices,
+            Element::Int8Blocks | Element::F32 => None,
+        };
+        matrices.filter(|tiles| layout.units().is_multiple_of(tiles.depth)).unwrap_or_else(|| {
+            match layout.element {
+                Element::Int8 => functions.int8,
+                Element::Int8Blocks => functions.blocks,
+                Element::Bf16 => {
+                    functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
+                }
+                Element::F32 => functions.float,
             }
-            Element::F32 => self.functions.float,
-        }
+        })
     }
 }
 
 /// The tiles of one element type, compiled for one instruction set: the functions by which `$dot` computes as many rows as the
 /// list says.
-macro_rules! tiles {
+macro_rules! tiles_of {
     ($name:ident [$($features:literal)?] $algorithm:ident<$dot:ty $(, $vector:ty)?> [$($rows:literal)*]) => {{
         $(#[target_feature(enable = $features)])?
         unsafe fn $name<const ROWS: usize, const AHEAD: usize>(
@@ -302,16 +285,19 @@ macro_rules! tiles {
         }
         crate::kernels::Tiles {
             by_rows: {
-                const BY_ROWS: &[[crate::kernels::TileFn; 2]] = &[$([$name::<$rows, 1>, $name::<$rows, 2>]),*];
+                const BY_ROWS: &[[crate::kernels::TileFn; 3]] =
+                    &[$([$name::<$rows, 0>, $name::<$rows, 1>, $name::<$rows, 2>]),*];
                 const { assert!(BY_ROWS.len() <= crate::kernels::MAX_TILE_ROWS) };
                 BY_ROWS
             },
             parts: crate::kernels::PANEL / (2 * <$dot as crate::kernels::vector::Dot>::LANES),
             depth: <$dot as crate::kernels::vector::Dot>::DEPTH,
+            fetch: 1,
+            order: crate::kernels::RowOrder::UnitByUnit,
         }
     }};
 }
-use tiles;
+use tiles_of;
 
 /// Compiles the generic algorithms for one instruction set. Without features, for the target's own.
 macro_rules! functions {
@@ -382,10 +368,12 @@ macro_rules! functions {
         }
 
         pub(in crate::kernels) const $table: Functions = Functions {
-            int8: tiles!(tile_int8 [$($features)?] tile<$int8> [$($int8_rows)*]),
-            blocks: tiles!(tile_blocks [$($features)?] tile_of_blocks<$blocks, $vector> [$($blocks_rows)*]),
-            float: tiles!(tile_float [$($features)?] tile<$float> [$($float_rows)*]),
+            int8: tiles_of!(tile_int8 [$($features)?] tile<$int8> [$($int8_rows)*]),
+            blocks: tiles_of!(tile_blocks [$($features)?] tile_of_blocks<$blocks, $vector> [$($blocks_rows)*]),
+            float: tiles_of!(tile_float [$($features)?] tile<$float> [$($float_rows)*]),
             bf16: $bf16,
+            int8_matrices: None,
+            bf16_matrices: None,
             finish_quantized,
             finish_blocks,
             finish_exact,

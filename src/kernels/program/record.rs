@@ -95,7 +95,6 @@ impl Recorder {
     /// activation(W x + b) + residual, for some rows of the stored matrix W. `layout` says how W is packed.
     pub fn product(&mut self, x: Stream, product: Linear<'_>) -> Stream {
         let layout = product.layout;
-        let element = layout.element;
         assert_eq!(x.width, layout.inputs, "a row of x for {}", product.matrix);
         let outputs = product.outputs.unwrap_or(0..layout.outputs);
         assert!(outputs.end <= layout.outputs, "rows of {}", product.matrix);
@@ -103,11 +102,16 @@ impl Recorder {
             product.residual.is_none_or(|residual| residual.width == outputs.len()),
             "a residual as wide"
         );
-        let tile_rows = self.kernels.tiles(element).max_rows();
+        let tiles = self.kernels.tiles(layout);
         let prepared = self.prepare(
             product.matrix,
             x,
-            PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows },
+            PreparedLayout {
+                form: Form::from(layout.element),
+                units: layout.units(),
+                tile_rows: tiles.max_rows(),
+                order: tiles.order,
+            },
         );
         let matrix = self.matrix(product.matrix, layout);
         let bias = self.constant(product.bias, layout.outputs);

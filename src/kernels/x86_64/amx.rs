@@ -1,0 +1,276 @@
+//! AMX: products of whole matrices, of up to 16 rows by 16 columns over 64 bytes, in one instruction: 8-bit integers, or bf16.
+//! Everything else is AVX-512's.
+//!
+//! A panel is what the instructions want: the units of 16 columns side by side, unit after unit. Rows are prepared one after the
+//! other, since an instruction takes 16 units of each. Up to 32 rows are two registers high and a panel is two registers wide, so that
+//! four registers of sums take one load per product.
+//!
+//! Each tile sets the registers up for its number of rows and leaves them unused: nothing is kept from one to the next, and neither a
+//! thread that sleeps nor another user of AMX in the process is in the way. That costs 100 ns, beside the 1500 and more that it takes
+//! to read a panel from memory.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::sync::OnceLock;
+
+use super::avx512_bf16;
+use crate::kernels::{Functions, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT};
+
+/// Units of a step: those of one row of a register.
+const DEPTH: usize = 16;
+
+/// Rows of a register.
+const HEIGHT: usize = 16;
+
+/// Bytes of a row of a register.
+const WIDTH: usize = DEPTH * UNIT;
+
+// A panel is two registers wide, and each of its steps fills them.
+const _: () = assert!(PANEL_STEP == 2 * WIDTH && DEPTH == HEIGHT);
+
+/// Whether this CPU has AMX with 8-bit integers and bf16, and Linux lets this process use it.
+///
+/// Linux wants to be asked once, since it has to save 8 KiB more of a thread that is using the registers.
+#[allow(unused_unsafe, reason = "`cpuid` is safe in newer versions of Rust")]
+pub(super) fn is_available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+        const OSXSAVE: u32 = 1 << 27;
+        const XTILE: u64 = 1 << 17 | 1 << 18;
+        // SAFETY: every x86-64 CPU has `cpuid`; where the system uses `xsave`, there is `xgetbv`.
+        let saved = || unsafe { __cpuid(1).ecx & OSXSAVE != 0 && system_saves() & XTILE == XTILE };
+        // SAFETY: as above.
+        let has =
+            unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8 };
+        has && saved() && may_use()
+    })
+}
+
+/// What the system saves of a thread that it takes off a CPU.
+#[target_feature(enable = "xsave")]
+unsafe fn system_saves() -> u64 {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { _xgetbv(0) }
+}
+
+/// Asks for the use of the registers.
+#[cfg(target_os = "linux")]
+fn may_use() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+    const XTILEDATA: usize = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: the call reads and writes no memory of this process. Kernels that do not know it return an error.
+    unsafe {
+        asm!(
+            "syscall", inout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XTILEDATA,
+            out("rcx") _, out("r11") _, options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// Other systems have ways of their own, if any.
+#[cfg(not(target_os = "linux"))]
+fn may_use() -> bool {
+    false
+}
+
+/// How many rows the registers have, and how many bytes these: what `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct Shape {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Registers 0 and 1 are the sums of the upper rows, 2 and 3 those of the lower ones; 4 and 5 are the rows, 6 and 7 the columns.
+const fn shape(rows: usize) -> Shape {
+    let (upper, lower) = halves(rows);
+    let rows = [upper, upper, lower, lower, upper, lower, HEIGHT, HEIGHT];
+    let mut shape = Shape { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut register = 0;
+    while register < rows.len() {
+        // A register is either used or has no size at all.
+        shape.rows[register] = rows[register] as u8;
+        shape.row_bytes[register] = if rows[register] > 0 { WIDTH as u16 } else { 0 };
+        register += 1;
+    }
+    shape
+}
+
+/// How many rows the upper registers take, and how many the lower ones.
+const fn halves(rows: usize) -> (usize, usize) {
+    let upper = if rows > HEIGHT { rows.div_ceil(2) } else { rows };
+    (upper, rows - upper)
+}
+
+/// Fetches cache lines at these distances, unless nothing is to be fetched, and with two times those that are another 1024 bytes ahead.
+macro_rules! fetch {
+    ($($at:literal)*) => {
+        concat!(
+            ".if {times} > 0\n",
+            $("prefetcht1 [{ahead} + ", $at, "]\n",)*
+            ".endif\n",
+            ".if {times} == 2\n",
+            $("prefetcht1 [{ahead} + 1024 + ", $at, "]\n",)*
+            ".endif",
+        )
+    };
+}
+
+/// Defines the sums of a tile by an instruction. `$multiply` names it.
+macro_rules! sums_by {
+    ($name:ident, $sums:ident, $multiply:literal) => {
+        /// Sums of `ROWS` rows.
+        unsafe fn $name<const ROWS: usize, const TIMES: usize>(tile: &Tile, sums: *mut u32) {
+            const { assert!(ROWS > 0 && ROWS <= 2 * HEIGHT) };
+            const { assert!(TIMES <= 2) };
+            // SAFETY: as the caller vouches.
+            unsafe { $sums::<TIMES>(tile, const { &shape(ROWS) }, const { halves(ROWS) }, sums) }
+        }
+
+        /// # Safety
+        /// This process may use AMX. The tile's panel and rows are whole steps, and there is room for as many rows of sums.
+        #[inline(never)]
+        unsafe fn $sums<const TIMES: usize>(
+            tile: &Tile,
+            shape: &Shape,
+            (upper, lower): (usize, usize),
+            sums: *mut u32,
+        ) {
+            let row_bytes = RowOrder::RowByRow.row_bytes(tile.units);
+            let lower_rows = tile.rows.wrapping_add(upper * row_bytes);
+            let lower_sums = sums.wrapping_add(upper * PANEL);
+            // SAFETY: a step reads 16 units of each column and row; with no lower rows their registers have no size, and are not
+            // touched. A prefetch may name any address. The registers are free when this begins and when it ends.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{shape}]",
+                    "test {lower}, {lower}",
+                    "jz 3f",
+                    "2:",
+                    fetch!("0" "64" "128" "192"),
+                    "tileloadd tmm6, [{panel} + {step}]",
+                    fetch!("256" "320" "384" "448"),
+                    "tileloadd tmm4, [{rows} + {row_bytes}]",
+                    concat!($multiply, " tmm0, tmm4, tmm6"),
+                    fetch!("512" "576" "640" "704"),
+                    "tileloadd tmm7, [{panel} + {step} + 64]",
+                    concat!($multiply, " tmm1, tmm4, tmm7"),
+                    fetch!("768" "832" "896" "960"),
+                    "tileloadd tmm5, [{lower_rows} + {row_bytes}]",
+                    concat!($multiply, " tmm2, tmm5, tmm6"),
+                    concat!($multiply, " tmm3, tmm5, tmm7"),
+                    "add {panel}, 2048",
+                    "add {rows}, 64",
+                    "add {lower_rows}, 64",
+                    "add {ahead}, {fetched}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{lower_sums} + {step}], tmm2",
+                    "tilestored [{lower_sums} + {step} + 64], tmm3",
+                    "jmp 4f",
+                    "3:",
+                    fetch!("0" "64" "128" "192" "256" "320"),
+                    "tileloadd tmm4, [{rows} + {row_bytes}]",
+                    fetch!("384" "448" "512" "576" "640"),
+                    "tileloadd tmm6, [{panel} + {step}]",
+                    concat!($multiply, " tmm0, tmm4, tmm6"),
+                    fetch!("704" "768" "832" "896" "960"),
+                    "tileloadd tmm7, [{panel} + {step} + 64]",
+                    concat!($multiply, " tmm1, tmm4, tmm7"),
+                    "add {panel}, 2048",
+                    "add {rows}, 64",
+                    "add {ahead}, {fetched}",
+                    "dec {steps}",
+                    "jnz 3b",
+                    "4:",
+                    "tilestored [{sums} + {step}], tmm0",
+                    "tilestored [{sums} + {step} + 64], tmm1",
+                    "tilerelease",
+                    shape = in(reg) shape,
+                    lower = in(reg) lower,
+                    panel = inout(reg) tile.panel => _,
+                    step = in(reg) PANEL_STEP,
+                    rows = inout(reg) tile.rows => _,
+                    lower_rows = inout(reg) lower_rows => _,
+                    row_bytes = in(reg) row_bytes,
+                    ahead = inout(reg) tile.ahead => _,
+                    fetched = const TIMES * DEPTH * crate::kernels::LINE,
+                    times = const TIMES,
+                    steps = inout(reg) tile.units / DEPTH => _,
+                    sums = in(reg) sums,
+                    lower_sums = in(reg) lower_sums,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+sums_by! { int8, sums_int8, "tdpbusd" }
+sums_by! { bf16, sums_bf16, "tdpbf16ps" }
+
+/// A tile's functions for 1 to 32 rows.
+macro_rules! by_rows {
+    ($tile:ident) => {
+        by_rows!($tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
+    };
+    ($tile:ident $($rows:literal)*) => {
+        &[$([$tile::<$rows, 0>, $tile::<$rows, 1>, $tile::<$rows, 2>]),*]
+    };
+}
+
+/// AVX-512's functions, with the products of AMX.
+pub(super) const FUNCTIONS: Functions = Functions {
+    int8_matrices: Some(tiles(by_rows!(int8))),
+    bf16_matrices: Some(tiles(by_rows!(bf16))),
+    ..avx512_bf16::FUNCTIONS
+};
+
+const fn tiles(by_rows: &'static [[TileFn; 3]]) -> Tiles {
+    Tiles { by_rows, parts: 1, depth: DEPTH, fetch: DEPTH, order: RowOrder::RowByRow }
+}
+
+/// Multiplies registers `times` times and returns how many multiplications that were.
+macro_rules! peak {
+    ($name:ident, $multiply:literal, $each:literal) => {
+        /// # Safety
+        /// This process may use AMX.
+        pub(in crate::kernels) unsafe fn $name(times: u64) -> u64 {
+            // SAFETY: as the caller vouches. Nothing but registers is touched.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{shape}]",
+                    "tilezero tmm4",
+                    "tilezero tmm5",
+                    "tilezero tmm6",
+                    "tilezero tmm7",
+                    "2:",
+                    concat!($multiply, " tmm0, tmm4, tmm6"),
+                    concat!($multiply, " tmm1, tmm4, tmm7"),
+                    concat!($multiply, " tmm2, tmm5, tmm6"),
+                    concat!($multiply, " tmm3, tmm5, tmm7"),
+                    "dec {times}",
+                    "jnz 2b",
+                    "tilerelease",
+                    shape = in(reg) const { &shape(2 * HEIGHT) },
+                    times = inout(reg) times => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+            4 * times * $each * (HEIGHT * HEIGHT * DEPTH) as u64
+        }
+    };
+}
+
+peak! { tdpbusd, "tdpbusd", 4 }
+peak! { tdpbf16ps, "tdpbf16ps", 2 }
