@@ -110,6 +110,7 @@ impl BenchProduct {
                 let (times, ahead) = ahead.take();
                 let tile = Tile {
                     panel: panel_at(panel).as_ptr(),
+                    count,
                     rows: self.prepared.as_slice()[row * tiles.order.row_bytes(layout.units())..].as_ptr(),
                     units: layout.units(),
                     ahead,

@@ -50,7 +50,7 @@ const UNIT: usize = 4;
 const LINE: usize = crate::ggml::ALIGNMENT;
 
 /// The most rows of any tile.
-const MAX_TILE_ROWS: usize = 32;
+const MAX_TILE_ROWS: usize = 64;
 
 /// Columns of 8-bit integers that may have a scale of their own: a block of q8_0.
 const BLOCK: usize = 32;

@@ -7,6 +7,8 @@ use super::{LINE, PANEL_STEP, UNIT};
 pub(super) struct Tile {
     /// The first step of the panel.
     pub panel: *const u8,
+    /// How many rows: those that its function is for.
+    pub count: usize,
     /// The first step of the prepared rows.
     pub rows: *const u8,
     /// Steps.

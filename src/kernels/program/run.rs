@@ -364,6 +364,7 @@ impl<'r> Run<'r> {
             let (times, ahead) = ahead.take();
             let tile = Tile {
                 panel: matrix.panel(panel),
+                count,
                 rows: prepared.block(first),
                 units: layout.units(),
                 ahead,

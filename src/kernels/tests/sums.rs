@@ -26,7 +26,8 @@ fn sums(tiles: Tiles, rows: usize, times: usize, panel: &[u8], prepared: &[u8], 
     let prepared = in_order(tiles.order, rows, units, prepared);
     let mut sums = vec![CANARY; rows * PANEL + 2 * PANEL];
     // To fetch from outside of any memory must do no harm.
-    let tile = Tile { panel: panel.as_ptr(), rows: prepared.as_ptr(), units, ahead: std::ptr::null() };
+    let tile =
+        Tile { panel: panel.as_ptr(), count: rows, rows: prepared.as_ptr(), units, ahead: std::ptr::null() };
     // SAFETY: the CPU has the instructions; the lengths are as checked, with room for all sums.
     unsafe { tiles.by_rows[rows - 1][times](&tile, sums.as_mut_ptr()) };
     assert!(sums[rows * PANEL..].iter().all(|sum| *sum == CANARY), "sums of rows that there are not");

@@ -6,15 +6,17 @@
 //! four registers of sums take one load per product.
 //!
 //! Each tile sets the registers up for its number of rows and leaves them unused: nothing is kept from one to the next, and neither a
-//! thread that sleeps nor another user of AMX in the process is in the way. That costs 100 ns, beside the 1500 and more that it takes
-//! to read a panel from memory.
+//! thread that sleeps nor another user of AMX in the process is in the way. That costs 100 ns, beside the 1000 and more that it takes
+//! to read a panel from memory, so a tile has more rows than the registers hold and computes them block by block.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
 use super::avx512_bf16;
-use crate::kernels::{Functions, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT};
+use crate::kernels::{
+    Functions, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT,
+};
 
 /// Units of a step: those of one row of a register.
 const DEPTH: usize = 16;
@@ -87,6 +89,20 @@ struct Shape {
     rows: [u8; 16],
 }
 
+/// The most rows whose sums the registers hold.
+const BLOCK_ROWS: usize = 2 * HEIGHT;
+
+/// The shape for each number of rows.
+static SHAPES: [Shape; BLOCK_ROWS + 1] = {
+    let mut shapes = [const { shape(0) }; BLOCK_ROWS + 1];
+    let mut rows = 1;
+    while rows < shapes.len() {
+        shapes[rows] = shape(rows);
+        rows += 1;
+    }
+    shapes
+};
+
 /// Registers 0 and 1 are the sums of the upper rows, 2 and 3 those of the lower ones; 4 and 5 are the rows, 6 and 7 the columns.
 const fn shape(rows: usize) -> Shape {
     let (upper, lower) = halves(rows);
@@ -122,36 +138,62 @@ macro_rules! fetch {
     };
 }
 
-/// Defines the sums of a tile by an instruction. `$multiply` names it.
+/// Defines the sums of a tile by the instruction that `$multiply` names.
 macro_rules! sums_by {
-    ($name:ident, $sums:ident, $multiply:literal) => {
-        /// Sums of `ROWS` rows.
-        unsafe fn $name<const ROWS: usize, const TIMES: usize>(tile: &Tile, sums: *mut u32) {
-            const { assert!(ROWS > 0 && ROWS <= 2 * HEIGHT) };
-            const { assert!(TIMES <= 2) };
-            // SAFETY: as the caller vouches.
-            unsafe { $sums::<TIMES>(tile, const { &shape(ROWS) }, const { halves(ROWS) }, sums) }
-        }
-
+    ($name:ident, $block:ident, $multiply:literal) => {
         /// # Safety
         /// This process may use AMX. The tile's panel and rows are whole steps, and there is room for as many rows of sums.
-        #[inline(never)]
-        unsafe fn $sums<const TIMES: usize>(
+        unsafe fn $name<const TIMES: usize>(tile: &Tile, sums: *mut u32) {
+            const { assert!(TIMES <= 2) };
+            let blocks = tile.count.div_ceil(BLOCK_ROWS);
+            let rows = tile.count.div_ceil(blocks);
+            // SAFETY: the shape is one that the CPU takes; the blocks' rows are the tile's. Between the blocks nothing but these
+            // functions uses the registers, which are free when this begins and when it ends.
+            unsafe {
+                asm!("ldtilecfg [{}]", in(reg) &SHAPES[rows], options(nostack, preserves_flags, readonly));
+                for block in 0..blocks {
+                    // The last one begins early enough to be whole: what it computes again comes out the same.
+                    let first = (block * rows).min(tile.count - rows);
+                    let sums = sums.add(first * PANEL);
+                    // What is to be fetched is shared out to the first two blocks, if there are two.
+                    match if blocks == 1 { TIMES } else { usize::from(block < TIMES) } {
+                        0 => $block::<0>(tile, (first, rows), tile.ahead, sums),
+                        1 => {
+                            let fetched = tile.units / DEPTH * DEPTH * LINE;
+                            $block::<1>(tile, (first, rows), tile.ahead.wrapping_add(block * fetched), sums);
+                        }
+                        _ => $block::<2>(tile, (first, rows), tile.ahead, sums),
+                    }
+                }
+                asm!("tilerelease", options(nostack, preserves_flags, nomem));
+            }
+        }
+
+        /// The sums of `rows` of the tile's rows, from `first` on.
+        ///
+        /// # Safety
+        /// As above; the registers have the shape for so many rows.
+        unsafe fn $block<const TIMES: usize>(
             tile: &Tile,
-            shape: &Shape,
-            (upper, lower): (usize, usize),
+            (first, rows): (usize, usize),
+            ahead: *const u8,
             sums: *mut u32,
         ) {
             let row_bytes = RowOrder::RowByRow.row_bytes(tile.units);
-            let lower_rows = tile.rows.wrapping_add(upper * row_bytes);
+            let (upper, lower) = halves(rows);
+            let upper_rows = tile.rows.wrapping_add(first * row_bytes);
+            let lower_rows = upper_rows.wrapping_add(upper * row_bytes);
             let lower_sums = sums.wrapping_add(upper * PANEL);
             // SAFETY: a step reads 16 units of each column and row; with no lower rows their registers have no size, and are not
-            // touched. A prefetch may name any address. The registers are free when this begins and when it ends.
+            // touched. A prefetch may name any address.
             unsafe {
                 asm!(
-                    "ldtilecfg [{shape}]",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
                     "test {lower}, {lower}",
                     "jz 3f",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
                     "2:",
                     fetch!("0" "64" "128" "192"),
                     "tileloadd tmm6, [{panel} + {step}]",
@@ -191,16 +233,14 @@ macro_rules! sums_by {
                     "4:",
                     "tilestored [{sums} + {step}], tmm0",
                     "tilestored [{sums} + {step} + 64], tmm1",
-                    "tilerelease",
-                    shape = in(reg) shape,
                     lower = in(reg) lower,
                     panel = inout(reg) tile.panel => _,
                     step = in(reg) PANEL_STEP,
-                    rows = inout(reg) tile.rows => _,
+                    rows = inout(reg) upper_rows => _,
                     lower_rows = inout(reg) lower_rows => _,
                     row_bytes = in(reg) row_bytes,
-                    ahead = inout(reg) tile.ahead => _,
-                    fetched = const TIMES * DEPTH * crate::kernels::LINE,
+                    ahead = inout(reg) ahead => _,
+                    fetched = const TIMES * DEPTH * LINE,
                     times = const TIMES,
                     steps = inout(reg) tile.units / DEPTH => _,
                     sums = in(reg) sums,
@@ -214,23 +254,13 @@ macro_rules! sums_by {
     };
 }
 
-sums_by! { int8, sums_int8, "tdpbusd" }
-sums_by! { bf16, sums_bf16, "tdpbf16ps" }
-
-/// A tile's functions for 1 to 32 rows.
-macro_rules! by_rows {
-    ($tile:ident) => {
-        by_rows!($tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
-    };
-    ($tile:ident $($rows:literal)*) => {
-        &[$([$tile::<$rows, 0>, $tile::<$rows, 1>, $tile::<$rows, 2>]),*]
-    };
-}
+sums_by! { int8, block_of_int8, "tdpbusd" }
+sums_by! { bf16, block_of_bf16, "tdpbf16ps" }
 
 /// AVX-512's functions, with the products of AMX.
 pub(super) const FUNCTIONS: Functions = Functions {
-    int8_matrices: Some(tiles(by_rows!(int8))),
-    bf16_matrices: Some(tiles(by_rows!(bf16))),
+    int8_matrices: Some(tiles(&[[int8::<0>, int8::<1>, int8::<2>]; MAX_TILE_ROWS])),
+    bf16_matrices: Some(tiles(&[[bf16::<0>, bf16::<1>, bf16::<2>]; MAX_TILE_ROWS])),
     ..avx512_bf16::FUNCTIONS
 };
 
@@ -260,7 +290,7 @@ macro_rules! peak {
                     "dec {times}",
                     "jnz 2b",
                     "tilerelease",
-                    shape = in(reg) const { &shape(2 * HEIGHT) },
+                    shape = in(reg) &SHAPES[BLOCK_ROWS],
                     times = inout(reg) times => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
