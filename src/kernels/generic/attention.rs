@@ -5,8 +5,9 @@
 //! that it loads is used by all of them.
 
 use super::math::exp;
+use super::product::prefetch;
 use crate::kernels::vector::{MAX_LANES, PartialSums, Vector};
-use crate::kernels::{Head, even_block};
+use crate::kernels::{Head, LINE, even_block};
 
 /// The most rows that a small product computes at a time: so many that their sums hide each other's latency, and that
 /// the 20 tokens and 36 regions of the usual question make whole blocks.
@@ -31,6 +32,9 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
         let transposed = scratch;
         let scores = scratch.add(head.size * padded);
         let factors = scores.add(head.queries * padded);
+        fetch(head.k, head.k_stride, head.keys, head.size);
+        fetch(head.q, head.q_stride, head.queries, head.size);
+        fetch(head.v, head.v_stride, head.keys, head.size);
         transpose_keys::<V>(head, transposed, padded);
         for query in 0..head.queries {
             factors.add(query).write(head.scale);
@@ -57,6 +61,17 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
             head.size,
             (head.to, head.stride),
         );
+    }
+}
+
+/// Asks for rows of numbers, all at once: they lie far apart, where the CPU would not look for the next one by itself.
+#[inline(always)]
+unsafe fn fetch(rows: *const f32, stride: usize, count: usize, size: usize) {
+    for row in 0..count {
+        for line in (0..size * size_of::<f32>()).step_by(LINE) {
+            // SAFETY: a prefetch may name any address.
+            unsafe { prefetch(rows.wrapping_add(row * stride).cast::<u8>().wrapping_add(line)) };
+        }
     }
 }
 

@@ -162,7 +162,7 @@ unsafe fn offsets<V: Vector, D: Dot<Total = V::I>>(panel: *const u8) -> [V::I; 2
 
 /// Asks for a cache line to be brought to the second-level cache. Any address will do: a wrong one is ignored.
 #[inline(always)]
-unsafe fn prefetch(address: *const u8) {
+pub unsafe fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has the instruction, and it never faults.
     unsafe {
