@@ -7,8 +7,8 @@ use super::generic::product::{BlockScaling, Quantized};
 pub use super::packed::Element;
 use super::packed::Layout;
 use super::{
-    Activation, Ahead, Finish, Functions, Head, InstructionSet, Kernels, PANEL, RowScale, Tile, UNIT,
-    even_block,
+    Activation, Ahead, Finish, Functions, Head, InstructionSet, Kernels, LINE, PANEL, RowOrder, RowScale,
+    Tile, UNIT, even_block,
 };
 use crate::ggml::AlignedBuffer;
 pub use peak::peak;
@@ -155,6 +155,8 @@ impl BenchProduct {
 /// An operation on rows, by one thread.
 pub struct BenchRows {
     functions: &'static Functions,
+    /// How products of 8-bit integers want rows of that width.
+    order: RowOrder,
     operation: Operation,
     rows: usize,
     width: usize,
@@ -182,13 +184,17 @@ impl BenchRows {
             Operation::Attention { keys, heads } => scratch_len(rows, keys, width / heads),
             Operation::LayerNorm | Operation::Quantize => 0,
         };
+        let kernels = Kernels::new(set)?;
+        let layout = Layout { element: Element::Int8, inputs: width, outputs: PANEL };
         Some(BenchRows {
-            functions: Kernels::new(set)?.functions,
+            functions: kernels.functions,
+            order: kernels.tiles(layout).order,
             operation,
             rows,
             width,
             numbers: numbers(read),
-            to: vec![0.0; rows * width],
+            // Rows one after the other are padded to an odd number of cache lines.
+            to: vec![0.0; rows * (width + 2 * LINE)],
             scratch: vec![0.0; scratch],
         })
     }
@@ -258,12 +264,12 @@ impl BenchRows {
                 }
             }
             Operation::Quantize => {
-                // As a product of so few rows reads them: side by side.
-                let stride = rows * UNIT;
+                // As a product reads them.
                 for row in 0..rows {
                     let from = from.wrapping_add(row * width);
-                    let to = to.cast::<u8>().wrapping_add(row * UNIT);
-                    // SAFETY: as above; there is a byte for each number, in ⌈width / 4⌉ units of every row.
+                    let (start, stride) = self.order.place(row, rows, width.div_ceil(UNIT));
+                    let to = to.cast::<u8>().wrapping_add(start);
+                    // SAFETY: as above; a row's bytes take less room than its numbers would.
                     unsafe { (self.functions.quantize)(from, width, to, stride) };
                 }
             }

@@ -10,7 +10,8 @@
 //!   (`generic::product`).
 //!
 //! An algorithm is written once, in `generic`, over the traits of `vector`. `all`, `x86_64` and `aarch64` compile it for plain
-//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. A [`Kernels`] can only be had where
+//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. Only the products of AMX, which are
+//! instructions of their own, are written apart. A [`Kernels`] can only be had where
 //! the CPU has its instructions, so that holding one is the proof that its functions may be called. `program` is the model as a list
 //! of such operations, and `workers` the threads that share them.
 
@@ -133,8 +134,9 @@ struct Functions {
     float: Tiles,
     /// Absent where the CPU does not multiply bf16.
     bf16: Option<Tiles>,
-    /// What is faster for rows of whole steps, if the CPU has it.
+    /// Tiles of 8-bit integers that are faster for rows of whole steps, where the CPU has some.
     int8_matrices: Option<Tiles>,
+    /// The same for bf16.
     bf16_matrices: Option<Tiles>,
     finish_quantized: unsafe fn(*const u32, &Quantized, &Finish),
     finish_blocks: unsafe fn(*const u32, &BlockScaling, &Finish),
@@ -160,7 +162,8 @@ pub enum InstructionSet {
     AvxVnni,
     /// AVX-512 with VNNI, and with BF16 where the CPU has it.
     Avx512Vnni,
-    /// AVX-512 with AMX's products of matrices, under Linux.
+    /// AVX-512 with AMX's products of matrices, under Linux, which is asked for their use when it is looked for: see
+    /// [`InstructionSet::is_available`].
     Amx,
     /// NEON, which every 64-bit ARM CPU has.
     Neon,
@@ -202,7 +205,8 @@ impl InstructionSet {
         matches!(self, Self::Avx512Vnni | Self::Amx | Self::I8mm)
     }
 
-    /// Whether this CPU has it.
+    /// Whether this CPU has it. The first question about [`InstructionSet::Amx`] on a CPU that has it asks Linux for the use of its
+    /// registers, by any thread of this process.
     pub fn is_available(self) -> bool {
         Kernels::new(self).is_some()
     }
@@ -250,6 +254,13 @@ impl Kernels {
         unsafe { (self.functions.pack)(panel, scratch) }
     }
 
+    /// The most rows of any of its tiles.
+    fn max_tile_rows(self) -> usize {
+        let Functions { int8, blocks, float, bf16, int8_matrices, bf16_matrices, .. } = *self.functions;
+        let all = [Some(int8), Some(blocks), Some(float), bf16, int8_matrices, bf16_matrices];
+        all.into_iter().flatten().map(Tiles::max_rows).max().unwrap_or(0)
+    }
+
     /// The tiles that multiply with matrices of that layout.
     fn tiles(self, layout: Layout) -> Tiles {
         let functions = self.functions;
@@ -258,15 +269,13 @@ impl Kernels {
             Element::Bf16 => functions.bf16_matrices,
             Element::Int8Blocks | Element::F32 => None,
         };
-        matrices.filter(|tiles| layout.units().is_multiple_of(tiles.depth)).unwrap_or_else(|| {
-            match layout.element {
-                Element::Int8 => functions.int8,
-                Element::Int8Blocks => functions.blocks,
-                Element::Bf16 => {
-                    functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
-                }
-                Element::F32 => functions.float,
+        matrices.filter(|tiles| tiles.take_rows_of(layout.units())).unwrap_or_else(|| match layout.element {
+            Element::Int8 => functions.int8,
+            Element::Int8Blocks => functions.blocks,
+            Element::Bf16 => {
+                functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
             }
+            Element::F32 => functions.float,
         })
     }
 }
@@ -292,7 +301,7 @@ macro_rules! tiles_of {
             },
             parts: crate::kernels::PANEL / (2 * <$dot as crate::kernels::vector::Dot>::LANES),
             depth: <$dot as crate::kernels::vector::Dot>::DEPTH,
-            fetch: 1,
+            fetched_lines: 1,
             order: crate::kernels::RowOrder::UnitByUnit,
         }
     }};

@@ -7,11 +7,11 @@ use super::{LINE, PANEL_STEP, UNIT};
 pub(super) struct Tile {
     /// The first step of the panel.
     pub panel: *const u8,
-    /// How many rows: those that its function is for.
+    /// How many rows. Only AMX's functions, which are for any number, look at it.
     pub count: usize,
     /// The first step of the prepared rows.
     pub rows: *const u8,
-    /// Steps.
+    /// Units of each row and column.
     pub units: usize,
     /// What to fetch meanwhile.
     pub ahead: *const u8,
@@ -48,8 +48,8 @@ impl RowOrder {
     }
 }
 
-/// The tiles of one element type: three functions for each number of rows, which fetch ahead nothing, `fetch` cache lines per step, or
-/// twice as many.
+/// The tiles of one element type: three functions for each number of rows, which fetch ahead nothing, `fetched_lines` per step, or twice
+/// as many.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     pub by_rows: &'static [[TileFn; 3]],
@@ -57,7 +57,8 @@ pub(super) struct Tiles {
     pub parts: usize,
     /// Units of a step.
     pub depth: usize,
-    pub fetch: usize,
+    /// Cache lines.
+    pub fetched_lines: usize,
     pub order: RowOrder,
 }
 
@@ -67,14 +68,22 @@ impl Tiles {
         self.by_rows.len()
     }
 
-    /// How many times `fetch` cache lines each step fetches, for so many tiles of a panel to fetch one of the same length.
+    /// Whether they multiply rows of so many units.
+    pub fn take_rows_of(self, units: usize) -> bool {
+        match self.order {
+            RowOrder::UnitByUnit => true,
+            RowOrder::RowByRow => units > 0 && units.is_multiple_of(self.depth),
+        }
+    }
+
+    /// How many times `fetched_lines` each step fetches, for so many tiles of a panel to fetch one of the same length.
     fn times(self, tiles: usize) -> usize {
-        if tiles * self.parts * self.fetch * LINE >= self.depth * PANEL_STEP { 1 } else { 2 }
+        if tiles * self.parts * self.fetched_lines * LINE >= self.depth * PANEL_STEP { 1 } else { 2 }
     }
 
     /// Bytes that a tile fetches.
     fn fetched(self, units: usize, times: usize) -> usize {
-        units / self.depth * times * self.fetch * LINE * self.parts
+        units / self.depth * times * self.fetched_lines * LINE * self.parts
     }
 }
 
@@ -88,7 +97,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// For so many tiles of a panel of that layout; `next` is one of the same layout, or near enough, or any other address.
+    /// For so many tiles of a panel of that layout. As many bytes as it has are fetched from `next` on, which may be any address.
     pub fn new(tiles: Tiles, layout: Layout, count: usize, next: *const u8) -> Self {
         let times = tiles.times(count);
         Ahead { next, times, step: tiles.fetched(layout.units(), times), left: layout.panel_bytes() }
@@ -100,5 +109,53 @@ impl Ahead {
         self.next = from.wrapping_add(self.step);
         self.left = self.left.saturating_sub(self.step);
         (times, from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::every_set;
+    use super::super::{Element, PANEL};
+    use super::*;
+
+    #[test]
+    fn the_next_panel_is_fetched_once_from_one_end_to_the_other() {
+        every_set(|kernels| {
+            for element in [Element::Int8, Element::Bf16, Element::F32] {
+                if element == Element::Bf16 && !kernels.has_bf16() {
+                    continue;
+                }
+                let layout = Layout { element, inputs: 768, outputs: PANEL };
+                let tiles = kernels.tiles(layout);
+                for count in 1..=40 {
+                    let start = std::ptr::without_provenance(1 << 20);
+                    let mut ahead = Ahead::new(tiles, layout, count, start);
+                    let mut fetched = 0;
+                    for _ in 0..count {
+                        let (times, from) = ahead.take();
+                        assert!(times <= 2 && (times > 0) == (fetched < layout.panel_bytes()));
+                        if times > 0 {
+                            assert_eq!(from.addr(), start.addr() + fetched);
+                        }
+                        fetched += tiles.fetched(layout.units(), times);
+                    }
+                    // Two lines a step are the most that any tile fetches.
+                    let most = count * tiles.fetched(layout.units(), 2);
+                    assert!(
+                        fetched >= layout.panel_bytes().min(most),
+                        "{:?} {element:?} {count}",
+                        kernels.set()
+                    );
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn rows_one_after_the_other_are_an_odd_number_of_lines_apart() {
+        for units in 1..200 {
+            let bytes = RowOrder::RowByRow.row_bytes(units);
+            assert!(bytes >= units * UNIT && bytes.is_multiple_of(LINE) && bytes / LINE % 2 == 1, "{units}");
+        }
     }
 }

@@ -26,15 +26,15 @@ pub fn scratch_len(queries: usize, keys: usize, size: usize) -> usize {
 #[inline(always)]
 pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
     let padded = head.keys.next_multiple_of(V::LANES);
+    prefetch_rows(head.k, head.k_stride, head.keys, head.size);
+    prefetch_rows(head.q, head.q_stride, head.queries, head.size);
+    prefetch_rows(head.v, head.v_stride, head.keys, head.size);
     // SAFETY: as the caller vouches: of keys and values every row is read over `size` numbers, the transposed keys are
     // `size` rows of `padded`, the scores `queries` rows of `padded`.
     unsafe {
         let transposed = scratch;
         let scores = scratch.add(head.size * padded);
         let factors = scores.add(head.queries * padded);
-        fetch(head.k, head.k_stride, head.keys, head.size);
-        fetch(head.q, head.q_stride, head.queries, head.size);
-        fetch(head.v, head.v_stride, head.keys, head.size);
         transpose_keys::<V>(head, transposed, padded);
         for query in 0..head.queries {
             factors.add(query).write(head.scale);
@@ -66,11 +66,10 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
 
 /// Asks for rows of numbers, all at once: they lie far apart, where the CPU would not look for the next one by itself.
 #[inline(always)]
-unsafe fn fetch(rows: *const f32, stride: usize, count: usize, size: usize) {
+fn prefetch_rows(rows: *const f32, stride: usize, count: usize, size: usize) {
     for row in 0..count {
         for line in (0..size * size_of::<f32>()).step_by(LINE) {
-            // SAFETY: a prefetch may name any address.
-            unsafe { prefetch(rows.wrapping_add(row * stride).cast::<u8>().wrapping_add(line)) };
+            prefetch(rows.wrapping_add(row * stride).cast::<u8>().wrapping_add(line));
         }
     }
 }

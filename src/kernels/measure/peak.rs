@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Element;
 use crate::kernels::{InstructionSet, Kernels};
 
-/// How often one measurement multiplies each accumulator: about half a millisecond in all.
+/// How often one measurement multiplies each accumulator: half a millisecond to a few in all.
 const TIMES: u64 = 100_000;
 
 /// Multiplications per second, in 10⁹, of the instructions that a product of this element is made of, with all operands in

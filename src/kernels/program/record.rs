@@ -9,10 +9,10 @@ use super::{
     Activation, Attention, Buffer, Content, Few, Form, InputBuffers, Kernels, Op, PreparedLayout, Product,
     Rows, Sizes, StageName, Stream,
 };
+use crate::kernels::PANEL;
 use crate::kernels::generic::attention::scratch_len;
 use crate::kernels::packed::Layout;
 use crate::kernels::vector::MAX_LANES;
-use crate::kernels::{MAX_TILE_ROWS, PANEL};
 
 /// A program in the making.
 pub(crate) struct Recorder {
@@ -276,7 +276,7 @@ impl Recorder {
         let heads = stages.iter().flat_map(|stage| &stage.nodes).map(|node| head(&node.op)).max();
         let embedded = |op: &Op| if let Op::Embed { to } = op { to.width } else { 0 };
         let rows = stages.iter().flat_map(|stage| &stage.nodes).map(|node| embedded(&node.op)).max();
-        let numbers = heads.max(rows).unwrap_or(0).max(MAX_TILE_ROWS * PANEL + MAX_LANES);
+        let numbers = heads.max(rows).unwrap_or(0).max(self.kernels.max_tile_rows() * PANEL + MAX_LANES);
         // Neighbours must not share a cache line.
         (numbers * size_of::<f32>()).next_multiple_of(2 * crate::ggml::ALIGNMENT)
     }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use super::avx512_bf16;
 use crate::kernels::{
-    Functions, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT,
+    Functions, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT, even_block,
 };
 
 /// Units of a step: those of one row of a register.
@@ -27,8 +27,9 @@ const HEIGHT: usize = 16;
 /// Bytes of a row of a register.
 const WIDTH: usize = DEPTH * UNIT;
 
-// A panel is two registers wide, and each of its steps fills them.
-const _: () = assert!(PANEL_STEP == 2 * WIDTH && DEPTH == HEIGHT);
+// A panel is two registers wide, each of its steps fills them, and a row of sums is as long as a unit of its columns. Lines are what
+// `fetch` counts in.
+const _: () = assert!(PANEL_STEP == 2 * WIDTH && DEPTH == HEIGHT && PANEL * UNIT == PANEL_STEP && LINE == 64);
 
 /// Whether this CPU has AMX with 8-bit integers and bf16, and Linux lets this process use it.
 ///
@@ -142,11 +143,12 @@ macro_rules! fetch {
 macro_rules! sums_by {
     ($name:ident, $block:ident, $multiply:literal) => {
         /// # Safety
-        /// This process may use AMX. The tile's panel and rows are whole steps, and there is room for as many rows of sums.
+        /// This process may use AMX. The tile has a row at least, and at most [`MAX_TILE_ROWS`], which lie one after the other as
+        /// [`RowOrder::RowByRow`] says. Panel and rows are whole steps, one at least. There is room for as many rows of sums.
         unsafe fn $name<const TIMES: usize>(tile: &Tile, sums: *mut u32) {
             const { assert!(TIMES <= 2) };
-            let blocks = tile.count.div_ceil(BLOCK_ROWS);
-            let rows = tile.count.div_ceil(blocks);
+            let rows = even_block(tile.count, BLOCK_ROWS);
+            let blocks = tile.count.div_ceil(rows);
             // SAFETY: the shape is one that the CPU takes; the blocks' rows are the tile's. Between the blocks nothing but these
             // functions uses the registers, which are free when this begins and when it ends.
             unsafe {
@@ -156,7 +158,8 @@ macro_rules! sums_by {
                     let first = (block * rows).min(tile.count - rows);
                     let sums = sums.add(first * PANEL);
                     // What is to be fetched is shared out to the first two blocks, if there are two.
-                    match if blocks == 1 { TIMES } else { usize::from(block < TIMES) } {
+                    let times = if blocks == 1 { TIMES } else { usize::from(block < TIMES) };
+                    match times {
                         0 => $block::<0>(tile, (first, rows), tile.ahead, sums),
                         1 => {
                             let fetched = tile.units / DEPTH * DEPTH * LINE;
@@ -196,46 +199,49 @@ macro_rules! sums_by {
                     "tilezero tmm3",
                     "2:",
                     fetch!("0" "64" "128" "192"),
-                    "tileloadd tmm6, [{panel} + {step}]",
+                    "tileloadd tmm6, [{panel} + {step}*1]",
                     fetch!("256" "320" "384" "448"),
-                    "tileloadd tmm4, [{rows} + {row_bytes}]",
+                    "tileloadd tmm4, [{rows} + {row_bytes}*1]",
                     concat!($multiply, " tmm0, tmm4, tmm6"),
                     fetch!("512" "576" "640" "704"),
-                    "tileloadd tmm7, [{panel} + {step} + 64]",
+                    "tileloadd tmm7, [{panel} + {step}*1 + {width}]",
                     concat!($multiply, " tmm1, tmm4, tmm7"),
                     fetch!("768" "832" "896" "960"),
-                    "tileloadd tmm5, [{lower_rows} + {row_bytes}]",
+                    "tileloadd tmm5, [{lower_rows} + {row_bytes}*1]",
                     concat!($multiply, " tmm2, tmm5, tmm6"),
                     concat!($multiply, " tmm3, tmm5, tmm7"),
-                    "add {panel}, 2048",
-                    "add {rows}, 64",
-                    "add {lower_rows}, 64",
+                    "add {panel}, {panel_step}",
+                    "add {rows}, {width}",
+                    "add {lower_rows}, {width}",
                     "add {ahead}, {fetched}",
                     "dec {steps}",
                     "jnz 2b",
-                    "tilestored [{lower_sums} + {step}], tmm2",
-                    "tilestored [{lower_sums} + {step} + 64], tmm3",
+                    "tilestored [{lower_sums} + {step}*1], tmm2",
+                    "tilestored [{lower_sums} + {step}*1 + {width}], tmm3",
                     "jmp 4f",
                     "3:",
                     fetch!("0" "64" "128" "192" "256" "320"),
-                    "tileloadd tmm4, [{rows} + {row_bytes}]",
+                    "tileloadd tmm4, [{rows} + {row_bytes}*1]",
                     fetch!("384" "448" "512" "576" "640"),
-                    "tileloadd tmm6, [{panel} + {step}]",
+                    "tileloadd tmm6, [{panel} + {step}*1]",
                     concat!($multiply, " tmm0, tmm4, tmm6"),
                     fetch!("704" "768" "832" "896" "960"),
-                    "tileloadd tmm7, [{panel} + {step} + 64]",
+                    "tileloadd tmm7, [{panel} + {step}*1 + {width}]",
                     concat!($multiply, " tmm1, tmm4, tmm7"),
-                    "add {panel}, 2048",
-                    "add {rows}, 64",
+                    "add {panel}, {panel_step}",
+                    "add {rows}, {width}",
                     "add {ahead}, {fetched}",
                     "dec {steps}",
                     "jnz 3b",
                     "4:",
-                    "tilestored [{sums} + {step}], tmm0",
-                    "tilestored [{sums} + {step} + 64], tmm1",
+                    "tilestored [{sums} + {step}*1], tmm0",
+                    "tilestored [{sums} + {step}*1 + {width}], tmm1",
                     lower = in(reg) lower,
                     panel = inout(reg) tile.panel => _,
+                    // From one unit of a panel to the next, and from one row of sums to the next.
                     step = in(reg) PANEL_STEP,
+                    panel_step = const DEPTH * PANEL_STEP,
+                    width = const WIDTH,
                     rows = inout(reg) upper_rows => _,
                     lower_rows = inout(reg) lower_rows => _,
                     row_bytes = in(reg) row_bytes,
@@ -265,23 +271,20 @@ pub(super) const FUNCTIONS: Functions = Functions {
 };
 
 const fn tiles(by_rows: &'static [[TileFn; 3]]) -> Tiles {
-    Tiles { by_rows, parts: 1, depth: DEPTH, fetch: DEPTH, order: RowOrder::RowByRow }
+    Tiles { by_rows, parts: 1, depth: DEPTH, fetched_lines: DEPTH, order: RowOrder::RowByRow }
 }
 
-/// Multiplies registers `times` times and returns how many multiplications that were.
+/// Multiplies registers `times` times and returns how many multiplications that were: what `measure::peak` takes the time of. It is
+/// here since it needs the registers' shape.
 macro_rules! peak {
     ($name:ident, $multiply:literal, $each:literal) => {
         /// # Safety
-        /// This process may use AMX.
+        /// This process may use AMX; `times` is not 0.
         pub(in crate::kernels) unsafe fn $name(times: u64) -> u64 {
-            // SAFETY: as the caller vouches. Nothing but registers is touched.
+            // SAFETY: as the caller vouches. The registers are zero once they have a shape.
             unsafe {
                 asm!(
                     "ldtilecfg [{shape}]",
-                    "tilezero tmm4",
-                    "tilezero tmm5",
-                    "tilezero tmm6",
-                    "tilezero tmm7",
                     "2:",
                     concat!($multiply, " tmm0, tmm4, tmm6"),
                     concat!($multiply, " tmm1, tmm4, tmm7"),
