@@ -3,27 +3,28 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, features::read_bounded};
-
-/// Longest side of an image that is decoded, in pixels.
-pub const MAX_IMAGE_SIDE: u32 = 16384;
-
-/// Largest image file that is read, in bytes.
-pub const MAX_IMAGE_FILE_BYTES: u64 = 256 << 20;
-
-/// Most memory that decoding may take, in bytes: room for 64 million pixels of 16-bit RGBA.
-const MAX_DECODED_BYTES: u64 = 512 << 20;
+use crate::Limits;
+use crate::limits::raise;
 
 /// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
 ///
 /// # Errors
 /// [`Error::File`] with the path and what is wrong: the file cannot be read, is larger than
-/// [`MAX_IMAGE_FILE_BYTES`], or [`decode_image`] refuses it.
+/// [`Limits::image_file_bytes`], or [`decode_image`] refuses it.
 pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
-    read_bounded(path, MAX_IMAGE_FILE_BYTES)
-        .and_then(|bytes| decode_image(&bytes))
+    load_image_within(path, &Limits::DEFAULT)
+}
+
+/// As [`load_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`load_image`].
+pub fn load_image_within(path: &Path, limits: &Limits) -> Result<RgbImage, Error> {
+    read_bounded(path, limits.in_range().image_file_bytes, raise!(image_file_bytes))
+        .and_then(|bytes| decode_image_within(&bytes, limits))
         .map_err(|error| error.in_file(path))
 }
 
@@ -36,8 +37,17 @@ pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
 ///
 /// # Errors
 /// [`Error::Image`] if the bytes are neither PNG nor JPEG, are damaged or cut short, or if a side is longer
-/// than [`MAX_IMAGE_SIDE`] or the whole too large to decode in 512 MiB.
+/// than [`Limits::image_side`] or decoding would take more than [`Limits::image_memory_bytes`].
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
+    decode_image_within(bytes, &Limits::DEFAULT)
+}
+
+/// As [`decode_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
+    let Limits { image_side: side, image_memory_bytes: memory, .. } = limits.in_range();
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
         Some(ImageFormat::Png) => {}
@@ -48,14 +58,16 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
         Some(ImageFormat::Jpeg) => {}
         _ => return Err(unusable("neither PNG nor JPEG")),
     }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_IMAGE_SIDE);
-    limits.max_image_height = Some(MAX_IMAGE_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    let mut decoder = ::image::Limits::default();
+    decoder.max_image_width = Some(side as u32);
+    decoder.max_image_height = Some(side as u32);
+    decoder.max_alloc = Some(memory as u64);
+    reader.limits(decoder);
     let image = reader.decode().map_err(|error| match error {
         ImageError::Limits(_) => unusable(&format!(
-            "too large; a side may have {MAX_IMAGE_SIDE} pixels, and decoding take {MAX_DECODED_BYTES} bytes"
+            "too large; a side may have {side} pixels and decoding take {memory} bytes, or {}; {}",
+            raise!(image_side),
+            raise!(image_memory_bytes)
         )),
         error => {
             let text = error.to_string();
