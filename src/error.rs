@@ -28,6 +28,19 @@ pub enum Error {
     /// A file that breaks a rule of the GGUF format.
     #[error("not a valid GGUF file: {0}")]
     Gguf(#[from] gguf::Error),
+    /// A tensor's data are not what they were when the file was made.
+    #[error(
+        "tensor {tensor:?}: its data have the checksum {found:016x}, and had {expected:016x} when the file was made: \
+         it is damaged, get it again or convert the checkpoint again"
+    )]
+    Checksum {
+        /// The tensor.
+        tensor: String,
+        /// The file's checksum for it.
+        expected: u64,
+        /// That of its data.
+        found: u64,
+    },
     /// A model file's bytes could not be read.
     #[error("the model could not be read at byte {offset}: {source}")]
     Read {

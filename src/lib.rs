@@ -27,6 +27,7 @@ mod error;
 pub mod ggml;
 pub mod gguf;
 mod kernels;
+mod limits;
 pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
@@ -42,7 +43,8 @@ pub use ggml::{Device, DeviceInfo, ForeignMemory, devices};
 #[doc(hidden)] // for the benchmarks of this repository
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};
-pub use model::{Config, Dims, Model, Output};
+pub use limits::Limits;
+pub use model::{Config, Dims, Model, ModelOptions, Output};
 pub use session::{
     Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
     SessionOptions, Text,

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use lxmert::{gguf, shown};
 
+/// How to raise the limit on descriptions of checkpoints.
+pub(crate) const RAISE_DESCRIPTION: &str =
+    "raise the limit description_bytes: --limit description_bytes=N, Limits::description_bytes";
+
 /// Why a conversion failed. Every text is one line; [`Error::Tensors`] has a list beside it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,7 +32,7 @@ pub enum Error {
         remedy: String,
     },
     /// A file is larger than any of its kind.
-    #[error("{}: {bytes} bytes are too many, the limit is {limit}", path.display())]
+    #[error("{}: {bytes} bytes are too many, the limit is {limit}: {RAISE_DESCRIPTION}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -98,6 +102,12 @@ pub enum Error {
     Packed {
         /// The file.
         path: PathBuf,
+    },
+    /// A key was given a value that follows from the rest of the file.
+    #[error("{key} cannot be overridden: it is the checksum of what is written")]
+    ChecksumKey {
+        /// The key.
+        key: String,
     },
     /// A key was given a value that follows from how the matrices are packed.
     #[error("{key} cannot be overridden in a packed file: it follows from --pack")]

@@ -1,5 +1,6 @@
 //! Why a question or a tokenizer is refused.
 
+use crate::limits::raise;
 use crate::shown;
 
 /// Why a tokenizer could not be built or a question could not be tokenized.
@@ -9,8 +10,8 @@ pub enum Error {
     /// The question has no token of its own: it is empty, or only white space and control characters.
     #[error("the question is empty; ask something")]
     EmptyQuestion,
-    /// The question is longer than [`MAX_QUESTION_BYTES`](super::MAX_QUESTION_BYTES).
-    #[error("the question is {bytes} bytes long; shorten it to {limit}")]
+    /// The question is longer than [`Limits::question_bytes`](crate::Limits::question_bytes).
+    #[error("the question is {bytes} bytes long; shorten it to {limit}, or {}", raise!(question_bytes))]
     TooLong {
         /// Length of the question in bytes.
         bytes: usize,

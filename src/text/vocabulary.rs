@@ -2,6 +2,7 @@
 
 use super::size::Size;
 use super::{BertOptions, Error, Tokenizer, json};
+use crate::Limits;
 use crate::gguf::{self, Array, Metadata, Value};
 
 /// What a model's file says about its tokenizer, before the tokenizer is built: raw token ids need none.
@@ -99,10 +100,10 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is no BERT tokenizer.
-    pub fn into_tokenizer(self) -> Result<Tokenizer, Error> {
+    pub fn into_tokenizer(self, limits: &Limits) -> Result<Tokenizer, Error> {
         match self {
-            Vocabulary::Json(json) => Tokenizer::from_json(&json),
-            Vocabulary::Pieces(pieces, options) => Tokenizer::from_pieces(pieces, &options),
+            Vocabulary::Json(json) => Tokenizer::from_json_within(&json, limits),
+            Vocabulary::Pieces(pieces, options) => Tokenizer::from_pieces(pieces, &options, limits),
         }
     }
 }
@@ -126,7 +127,7 @@ mod tests {
     fn pieces_and_special_ids_make_a_tokenizer_under_both_spellings() {
         for key in ["seperator", "separator"] {
             let vocabulary = Vocabulary::from_metadata(metadata(key)).unwrap().unwrap();
-            let ids = vocabulary.into_tokenizer().unwrap().encode("What isn that?").unwrap();
+            let ids = vocabulary.into_tokenizer(&Limits::DEFAULT).unwrap().encode("What isn that?").unwrap();
             assert_eq!(ids, [2, 4, 5, 6, 1, 7, 3], "{key}");
         }
     }

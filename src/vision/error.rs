@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::{MAX_BOX_LEN, MAX_FEATURE_LEN};
+use crate::limits::raise;
 use crate::shown;
-
-use super::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_IMAGE_SIDE, MAX_REGIONS};
 
 /// Why an image or a feature file did not become regions.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Error {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A file, or an array in it, is larger than any that holds the regions of one image.
-    #[error("{what} takes {bytes} bytes or more; at most {limit} are read")]
+    #[error("{what} takes {bytes} bytes or more; at most {limit} are read, or {remedy}")]
     TooLarge {
         /// The file or the array.
         what: String,
@@ -31,6 +31,8 @@ pub enum Error {
         bytes: u64,
         /// The most that is read, in bytes.
         limit: u64,
+        /// How to raise it.
+        remedy: &'static str,
     },
     /// The bytes are not a readable PNG or JPEG image.
     #[error("not a usable image: {}", shown(reason))]
@@ -77,11 +79,13 @@ pub enum Error {
         /// The first few ids in the file.
         known: Vec<String>,
     },
-    /// An image must have at least one region and at most [`MAX_REGIONS`].
-    #[error("{regions} regions; give 1 to {MAX_REGIONS}")]
+    /// An image must have at least one region and at most [`Limits::regions`](crate::Limits::regions).
+    #[error("{regions} regions; give 1 to {limit}, or {}", raise!(regions))]
     RegionCount {
         /// The number found.
         regions: usize,
+        /// The most allowed.
+        limit: usize,
     },
     /// A region's feature vector is empty or longer than [`MAX_FEATURE_LEN`].
     #[error("{len} features a region; give 1 to {MAX_FEATURE_LEN}")]
@@ -151,13 +155,15 @@ pub enum Error {
         /// Pixels down.
         height: u32,
     },
-    /// A side of the image is longer than [`MAX_IMAGE_SIDE`].
-    #[error("the image is {width} x {height} pixels; a side may have at most {MAX_IMAGE_SIDE}")]
+    /// A side of the image is longer than [`Limits::image_side`](crate::Limits::image_side).
+    #[error("the image is {width} x {height} pixels; a side may have at most {limit}, or {}", raise!(image_side))]
     ImageSide {
         /// Pixels across.
         width: u32,
         /// Pixels down.
         height: u32,
+        /// The most allowed.
+        limit: usize,
     },
     /// Rows of pixels start closer together than they are long.
     #[error("rows start {stride} bytes apart, but one takes {row}")]

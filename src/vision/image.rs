@@ -3,31 +3,32 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, features::read_bounded};
-
-/// Longest side of an image that is decoded, in pixels.
-pub const MAX_IMAGE_SIDE: u32 = 16384;
-
-/// Largest image file that is read, in bytes.
-pub const MAX_IMAGE_FILE_BYTES: u64 = 256 << 20;
+use crate::Limits;
+use crate::limits::raise;
 
 /// Most pixels that the scans of a JPEG image may go over, those of each scan counted: an image of 64 million pixels may have 16. A file
 /// of a few kilobytes could ask for minutes of work else, since a scan takes a dozen bytes there.
 const MAX_SCANNED_PIXELS: u64 = 1 << 30;
 
-/// Most memory that decoding may take, in bytes: room for 64 million pixels of 16-bit RGBA.
-const MAX_DECODED_BYTES: u64 = 512 << 20;
-
 /// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
 ///
 /// # Errors
 /// [`Error::File`] with the path and what is wrong: the file cannot be read, is larger than
-/// [`MAX_IMAGE_FILE_BYTES`], or [`decode_image`] refuses it.
+/// [`Limits::image_file_bytes`], or [`decode_image`] refuses it.
 pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
-    read_bounded(path, MAX_IMAGE_FILE_BYTES)
-        .and_then(|bytes| decode_image(&bytes))
+    load_image_within(path, &Limits::DEFAULT)
+}
+
+/// As [`load_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`load_image`].
+pub fn load_image_within(path: &Path, limits: &Limits) -> Result<RgbImage, Error> {
+    read_bounded(path, limits.in_range().image_file_bytes, raise!(image_file_bytes))
+        .and_then(|bytes| decode_image_within(&bytes, limits))
         .map_err(|error| error.in_file(path))
 }
 
@@ -40,26 +41,35 @@ pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
 ///
 /// # Errors
 /// [`Error::Image`] if the bytes are neither PNG nor JPEG, are damaged or cut short, or if a side is longer
-/// than [`MAX_IMAGE_SIDE`] or the whole too large to decode in 512 MiB.
+/// than [`Limits::image_side`] or decoding would take more than [`Limits::image_memory_bytes`].
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
+    decode_image_within(bytes, &Limits::DEFAULT)
+}
+
+/// As [`decode_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
+    let limits = limits.in_range();
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
         // A file without these is one that the decoder refuses.
         Some(ImageFormat::Png) => {
             let side = |at| bytes.get(at..)?.first_chunk().map(|bytes| u64::from(u32::from_be_bytes(*bytes)));
             let pixels = side(16).unwrap_or(0).saturating_mul(side(20).unwrap_or(0));
-            check_pixels(pixels)?;
+            check_pixels(pixels, &limits)?;
         }
-        Some(ImageFormat::Jpeg) => check_jpeg(bytes)?,
+        Some(ImageFormat::Jpeg) => check_jpeg(bytes, &limits)?,
         _ => return Err(unusable("neither PNG nor JPEG")),
     }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_IMAGE_SIDE);
-    limits.max_image_height = Some(MAX_IMAGE_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    let mut decoder = ::image::Limits::default();
+    decoder.max_image_width = Some(limits.image_side as u32);
+    decoder.max_image_height = Some(limits.image_side as u32);
+    decoder.max_alloc = Some(limits.image_memory_bytes as u64);
+    reader.limits(decoder);
     let image = reader.decode().map_err(|error| match error {
-        ImageError::Limits(_) => too_large(),
+        ImageError::Limits(_) => too_large(&limits),
         error => {
             let text = error.to_string();
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -76,23 +86,26 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
 }
 
 /// Refuses what would take more memory as RGB, whatever it takes in its own colours.
-fn check_pixels(pixels: u64) -> Result<(), Error> {
-    if pixels.saturating_mul(3) > MAX_DECODED_BYTES { Err(too_large()) } else { Ok(()) }
+fn check_pixels(pixels: u64, limits: &Limits) -> Result<(), Error> {
+    if pixels.saturating_mul(3) > limits.image_memory_bytes as u64 { Err(too_large(limits)) } else { Ok(()) }
 }
 
-fn too_large() -> Error {
+fn too_large(limits: &Limits) -> Error {
+    let Limits { image_side, image_memory_bytes, .. } = limits;
     unusable(&format!(
-        "too large; a side may have {MAX_IMAGE_SIDE} pixels, and decoding take {MAX_DECODED_BYTES} bytes"
+        "too large; a side may have {image_side} pixels and decoding take {image_memory_bytes} bytes, or {}; {}",
+        raise!(image_side),
+        raise!(image_memory_bytes)
     ))
 }
 
 /// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.
-fn check_jpeg(bytes: &[u8]) -> Result<(), Error> {
+fn check_jpeg(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
     // The decoder fills what is missing with grey, and an answer about grey is no answer.
     let Some(Outline { pixels, scans }) = Outline::of(bytes) else {
         return Err(unusable("the JPEG data is cut short"));
     };
-    check_pixels(pixels)?;
+    check_pixels(pixels, limits)?;
     if pixels.saturating_mul(scans) > MAX_SCANNED_PIXELS {
         return Err(unusable(&format!(
             "{scans} scans of {pixels} pixels take too long; at most {MAX_SCANNED_PIXELS} pixels are gone over"

@@ -10,9 +10,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::data_file::DataFile;
 use super::stored::{Entry, Layout, Listing};
 use crate::Error;
-
-/// The largest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
+use crate::error::RAISE_DESCRIPTION;
 
 /// Reads and checks the header.
 pub(super) fn list(file: &DataFile) -> Result<Listing, Error> {
@@ -23,8 +21,14 @@ pub(super) fn list(file: &DataFile) -> Result<Listing, Error> {
     let mut length = [0; 8];
     file.read_at(0, &mut length)?;
     let header_len = u64::from_le_bytes(length);
-    if header_len > MAX_HEADER.min(file.len - 8) {
+    if header_len > file.len - 8 {
         return Err(broken(format!("its header claims {header_len} bytes of a file of {}", file.len)));
+    }
+    let limit = file.limits.description_bytes;
+    if header_len > limit as u64 {
+        return Err(broken(format!(
+            "its header has {header_len} bytes, the limit is {limit}: {RAISE_DESCRIPTION}"
+        )));
     }
     let mut header = vec![0; header_len as usize];
     file.read_at(8, &mut header)?;

@@ -17,7 +17,7 @@ use callbacks::{Source, abort, allocate, close, file, log, progress, read, relea
 pub const CALL: usize = 16;
 
 /// The functions by the first byte of a call.
-pub const FUNCTIONS: [&str; 29] = [
+pub const FUNCTIONS: [&str; 30] = [
     "lxmert_abi_version",
     "lxmert_ask",
     "lxmert_ask_tokens",
@@ -35,6 +35,7 @@ pub const FUNCTIONS: [&str; 29] = [
     "lxmert_model_name",
     "lxmert_model_open",
     "lxmert_model_tokenize",
+    "lxmert_model_verify",
     "lxmert_output",
     "lxmert_plan",
     "lxmert_run",
@@ -447,6 +448,7 @@ impl Program<'_> {
                 let place = self.choose([&raw mut info, &raw mut info, null_mut()]);
                 c!(lxmert_model_get_info(handle, place))
             }
+            "lxmert_model_verify" => c!(lxmert_model_verify(handle)),
             "lxmert_model_name" => {
                 let place = self.choose([&raw mut text, null_mut()]);
                 c!(lxmert_model_name(handle, place))

@@ -5,16 +5,12 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once};
-use std::time::{Duration, Instant};
 
 use ggml_sys_bindings::ggml_set_abort_callback;
 use lxmert::gguf::TensorType;
 use lxmert::model::Config;
 use lxmert_doors::specimens::{self, Specimen};
 use lxmert_doors::{C_FUNCTIONS, DOORS, corpus, door, mutate, raw, root, tiny};
-
-/// What a refusal may take: a twentieth of it on a machine that has nothing else to do.
-const REFUSAL: Duration = Duration::from_secs(1);
 
 static ABORTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -87,14 +83,10 @@ fn every_specimen_is_accepted_or_refused_for_its_own_reason() {
     let mut wrong = Vec::new();
     for specimen in all() {
         let place = format!("{}/{}", specimen.door, specimen.name);
-        let started = Instant::now();
         let verdict = (door(specimen.door).unwrap().open)(&specimen.bytes);
-        let took = started.elapsed();
         match (specimen.refusal, verdict) {
             (None, Ok(())) => {}
-            (Some(words), Err(text)) if !words.is_empty() && text.contains(words) => {
-                assert!(took < REFUSAL, "{place}: {took:?}");
-            }
+            (Some(words), Err(text)) if !words.is_empty() && text.contains(words) => {}
             (words, verdict) => wrong.push(format!("{place}: {verdict:?}, expected {words:?}")),
         }
     }

@@ -149,7 +149,7 @@ fn headers(all: &mut List) {
     let key =
         |n: u32| Key { name: format!("{n:x}").into_bytes(), name_len: None, kind: kind::U8, value: vec![0] };
     many.keys = (0..40_000).map(|n| key(n % 39_999)).collect();
-    all.bad("gguf", "40000-duplicate-keys", "duplicate key", many.encode());
+    all.bad("gguf", "40000-duplicate-keys", "too many keys", many.encode());
 }
 
 const MODELS: [Change; 54] = [
