@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::model::Output;
-use crate::{gguf, text, vision};
+use crate::{gguf, shown, text, vision};
 
 /// What went wrong. Every text is one line that names the thing at fault and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +50,16 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A GGUF file of another model.
-    #[error("the file's architecture is {found:?}, not \"lxmert\": make the file with lxmert-quantize")]
+    #[error("the file's architecture is {}, not \"lxmert\": make the file with lxmert-quantize", shown(format_args!("{found:?}")))]
     Architecture {
         /// The architecture that the file names.
         found: String,
     },
     /// A hyper-parameter that is out of the range which the runtime accepts.
-    #[error("{key} is {found}, expected {expected}: the file is damaged or made for another program")]
+    #[error(
+        "{key} is {}, expected {expected}: the file is damaged or made for another program",
+        shown(found)
+    )]
     Hyperparameter {
         /// The key in the file.
         key: String,
@@ -84,7 +87,7 @@ pub enum Error {
         found: String,
     },
     /// The file's matrices are packed in an order that does not serve here.
-    #[error("the file is packed as {layout}, {problem}: convert the checkpoint again {remedy}")]
+    #[error("the file is packed as {}, {problem}: convert the checkpoint again {remedy}", shown(layout))]
     Packed {
         /// The order's name.
         layout: String,

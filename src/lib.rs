@@ -32,6 +32,7 @@ pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
 mod session;
+mod shown;
 pub mod text;
 pub mod vision;
 mod weights;
@@ -48,6 +49,8 @@ pub use session::{
     Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
     SessionOptions, Text,
 };
+#[doc(hidden)] // for the programs of this repository
+pub use shown::shown;
 pub use weights::Loader;
 
 /// What this build is: version, target and backends.

@@ -301,7 +301,7 @@ impl From<TryReserveError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.name {
-            write!(f, "{}{name:?}", self.rule.subject())?;
+            write!(f, "{}{}", self.rule.subject(), crate::shown(format_args!("{name:?}")))?;
         }
         if let Some(offset) = self.offset {
             let separator = if self.name.is_some() { " " } else { "" };

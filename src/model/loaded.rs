@@ -170,7 +170,7 @@ impl Model {
         let file_bytes = storage.len();
         log::info!(
             "loaded {}: head {}, {parameters} parameters, {file_bytes} bytes",
-            name.as_deref().unwrap_or("a model without a name"),
+            crate::shown(name.as_deref().unwrap_or("a model without a name")),
             config.head.name()
         );
         let weights = Arc::new(Weights::new(storage, header.tensors()));
@@ -332,6 +332,14 @@ impl About {
                 key: "tokenizer.ggml.tokens".to_owned(),
                 expected: format!("at most the word embedding's {} rows", config.vocab_size),
                 found: format!("{pieces} pieces"),
+            });
+        }
+        let ids = if pieces > 0 { pieces } else { config.vocab_size };
+        if let Some((key, id)) = Vocabulary::special_ids(metadata)?.find(|(_, id)| *id as usize >= ids) {
+            return Err(Error::Hyperparameter {
+                key: key.to_owned(),
+                expected: format!("the id of a word, below {ids}"),
+                found: id.to_string(),
             });
         }
         Ok(About { config, labels, front_end, packing })

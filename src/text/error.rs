@@ -1,6 +1,7 @@
 //! Why a question or a tokenizer is refused.
 
 use crate::limits::raise;
+use crate::shown;
 
 /// Why a tokenizer could not be built or a question could not be tokenized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,13 +25,13 @@ pub enum Error {
         limit: usize,
     },
     /// The `tokenizer.json`, vocabulary or options are not those of a BERT tokenizer.
-    #[error("not a usable BERT tokenizer: {reason}")]
+    #[error("not a usable BERT tokenizer: {}", shown(reason))]
     Invalid {
         /// What is wrong, and with which part.
         reason: String,
     },
     /// The question could not be tokenized, for a reason that the tokenizer's checks should have excluded.
-    #[error("the question could not be tokenized: {reason}")]
+    #[error("the question could not be tokenized: {}", shown(reason))]
     Failed {
         /// The message of the tokenizer library.
         reason: String,

@@ -40,8 +40,19 @@ impl Vocabulary {
         metadata.opt_str(JSON)?;
         metadata.opt_strings(PIECES)?;
         metadata.opt_str(MODEL)?;
-        let mut keys = SPECIAL.iter().flat_map(|(keys, _)| keys.iter());
-        keys.try_for_each(|key| metadata.opt_u32(key).map(|_| ()))
+        Self::special_ids(metadata).map(|_| ())
+    }
+
+    /// The ids of the special tokens that the metadata names, with their keys.
+    ///
+    /// # Errors
+    /// For a key of the wrong type.
+    pub fn special_ids(
+        metadata: &Metadata,
+    ) -> Result<impl Iterator<Item = (&'static str, u32)>, gguf::Error> {
+        let keys = SPECIAL.iter().flat_map(|(keys, _)| keys.iter());
+        let ids = keys.map(|key| metadata.opt_u32(key).map(|id| id.map(|id| (*key, id))));
+        Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten())
     }
 
     /// Takes what the metadata holds; `None` if it holds no tokenizer.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MAX_BOX_LEN, MAX_FEATURE_LEN};
 use crate::limits::raise;
+use crate::shown;
 
 /// Why an image or a feature file did not become regions.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// The bytes are not a readable PNG or JPEG image.
-    #[error("not a usable image: {reason}")]
+    #[error("not a usable image: {}", shown(reason))]
     Image {
         /// What is wrong.
         reason: String,
@@ -49,7 +50,7 @@ pub enum Error {
         reason: String,
     },
     /// The file as a whole is damaged or not of the kind that its name says.
-    #[error("not a usable {kind} file: {reason}")]
+    #[error("not a usable {kind} file: {}", shown(reason))]
     Format {
         /// The kind of file, such as `.npz`.
         kind: &'static str,
@@ -57,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// An array is missing, damaged, or has the wrong shape or element type.
-    #[error("array {name}: {reason}")]
+    #[error("array {name}: {}", shown(reason))]
     Array {
         /// Name of the array in the file.
         name: String,
@@ -65,13 +66,13 @@ pub enum Error {
         reason: String,
     },
     /// A TSV file holds many images and none was chosen.
-    #[error("holds many images; give the id of one (--image-id), such as {}", listed(known))]
+    #[error("holds many images; give the id of one (--image-id), such as {}", shown(listed(known)))]
     ImageIdNeeded {
         /// The first few ids in the file.
         known: Vec<String>,
     },
     /// A TSV file has no row for the image.
-    #[error("has no image {id:?}; ids look like {}", listed(known))]
+    #[error("has no image {id:?}; ids look like {}", shown(listed(known)))]
     UnknownImageId {
         /// The id that was asked for.
         id: String,

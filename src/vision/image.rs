@@ -9,6 +9,10 @@ use super::{Error, features::read_bounded};
 use crate::Limits;
 use crate::limits::raise;
 
+/// Most pixels that the scans of a JPEG image may go over, those of each scan counted: an image of 64 million pixels may have 16. A file
+/// of a few kilobytes could ask for minutes of work else, since a scan takes a dozen bytes there.
+const MAX_SCANNED_PIXELS: u64 = 1 << 30;
+
 /// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
 ///
 /// # Errors
@@ -47,28 +51,25 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
 /// # Errors
 /// As [`decode_image`].
 pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
-    let Limits { image_side: side, image_memory_bytes: memory, .. } = limits.in_range();
+    let limits = limits.in_range();
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
-        Some(ImageFormat::Png) => {}
-        // The decoder fills what is missing with grey, and an answer about grey is no answer.
-        Some(ImageFormat::Jpeg) if after_jpeg(bytes).is_none() => {
-            return Err(unusable("the JPEG data is cut short"));
+        // A file without these is one that the decoder refuses.
+        Some(ImageFormat::Png) => {
+            let side = |at| bytes.get(at..)?.first_chunk().map(|bytes| u64::from(u32::from_be_bytes(*bytes)));
+            let pixels = side(16).unwrap_or(0).saturating_mul(side(20).unwrap_or(0));
+            check_pixels(pixels, &limits)?;
         }
-        Some(ImageFormat::Jpeg) => {}
+        Some(ImageFormat::Jpeg) => check_jpeg(bytes, &limits)?,
         _ => return Err(unusable("neither PNG nor JPEG")),
     }
     let mut decoder = ::image::Limits::default();
-    decoder.max_image_width = Some(side as u32);
-    decoder.max_image_height = Some(side as u32);
-    decoder.max_alloc = Some(memory as u64);
+    decoder.max_image_width = Some(limits.image_side as u32);
+    decoder.max_image_height = Some(limits.image_side as u32);
+    decoder.max_alloc = Some(limits.image_memory_bytes as u64);
     reader.limits(decoder);
     let image = reader.decode().map_err(|error| match error {
-        ImageError::Limits(_) => unusable(&format!(
-            "too large; a side may have {side} pixels and decoding take {memory} bytes, or {}; {}",
-            raise!(image_side),
-            raise!(image_memory_bytes)
-        )),
+        ImageError::Limits(_) => too_large(&limits),
         error => {
             let text = error.to_string();
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -84,21 +85,65 @@ pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Er
     })
 }
 
-/// What follows the end mark of a JPEG image, or nothing if the mark is not reached. Segments are stepped
-/// over, as one may hold a thumbnail with an end mark of its own.
-fn after_jpeg(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes.get(2..)?;
-    loop {
-        // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
-        let mark = rest
-            .windows(2)
-            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff))?;
-        rest = &rest[mark + 1..];
-        if rest[0] == 0xd9 {
-            return Some(&rest[1..]);
+/// Refuses what would take more memory as RGB, whatever it takes in its own colours.
+fn check_pixels(pixels: u64, limits: &Limits) -> Result<(), Error> {
+    if pixels.saturating_mul(3) > limits.image_memory_bytes as u64 { Err(too_large(limits)) } else { Ok(()) }
+}
+
+fn too_large(limits: &Limits) -> Error {
+    let Limits { image_side, image_memory_bytes, .. } = limits;
+    unusable(&format!(
+        "too large; a side may have {image_side} pixels and decoding take {image_memory_bytes} bytes, or {}; {}",
+        raise!(image_side),
+        raise!(image_memory_bytes)
+    ))
+}
+
+/// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.
+fn check_jpeg(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
+    // The decoder fills what is missing with grey, and an answer about grey is no answer.
+    let Some(Outline { pixels, scans }) = Outline::of(bytes) else {
+        return Err(unusable("the JPEG data is cut short"));
+    };
+    check_pixels(pixels, limits)?;
+    if pixels.saturating_mul(scans) > MAX_SCANNED_PIXELS {
+        return Err(unusable(&format!(
+            "{scans} scans of {pixels} pixels take too long; at most {MAX_SCANNED_PIXELS} pixels are gone over"
+        )));
+    }
+    Ok(())
+}
+
+/// What the segments of a JPEG image say of its size.
+struct Outline {
+    /// Pixels of the largest frame.
+    pixels: u64,
+    scans: u64,
+}
+
+impl Outline {
+    /// Reads up to the end mark; nothing if that is not reached. Segments are stepped over, as one may hold a thumbnail with an end
+    /// mark of its own.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let mut outline = Outline { pixels: 0, scans: 0 };
+        let mut rest = bytes.get(2..)?;
+        loop {
+            // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
+            let place = rest
+                .windows(2)
+                .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff))?;
+            rest = &rest[place + 1..];
+            let side = |at: usize| Some(u64::from(u16::from_be_bytes([*rest.get(at)?, *rest.get(at + 1)?])));
+            match rest[0] {
+                0xd9 => return Some(outline),
+                0xda => outline.scans += 1,
+                // Of the marks in this range, these are tables.
+                0xc4 | 0xc8 | 0xcc => {}
+                0xc0..=0xcf => outline.pixels = outline.pixels.max(side(4)? * side(6)?),
+                _ => {}
+            }
+            rest = rest.get(1 + side(1)? as usize..)?;
         }
-        let len = u16::from_be_bytes([*rest.get(1)?, *rest.get(2)?]);
-        rest = rest.get(1 + usize::from(len)..)?;
     }
 }
 
