@@ -138,7 +138,7 @@ impl Limits {
 
     /// The longest start of a model file that a header and its padding can take up, in bytes.
     pub const fn start_bytes(&self) -> usize {
-        self.header_bytes + self.vocabulary_bytes + 65536
+        self.header_bytes.saturating_add(self.vocabulary_bytes).saturating_add(65536)
     }
 }
 

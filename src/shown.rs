@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter, Write};
 /// The most characters that a file adds to a line. Its texts may have megabytes, and a line of those tells nobody anything.
 const MOST: usize = 300;
 
-/// What a file says, or a library about a file, so that it can stand in a line: characters that a terminal would obey are escaped,
-/// and what is too long is cut.
+/// What a file says, or a library about a file, so that it can stand in a line: characters that a terminal would obey, or that turn the
+/// order of others around, are escaped, and what is too long is cut.
 pub fn shown<T: Display>(value: T) -> impl Display {
     Shown(value)
 }
@@ -33,7 +33,7 @@ impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             let escaped = character.escape_default();
-            let is_escaped = character.is_control();
+            let is_escaped = character.is_control() || changes_order(character);
             let Some(left) = self.left.checked_sub(if is_escaped { escaped.len() } else { 1 }) else {
                 self.left = 0;
                 return Err(fmt::Error);
@@ -47,6 +47,11 @@ impl Write for Line<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether a character says in which direction others are written, or ends a line (Unicode Standard Annex 9).
+fn changes_order(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -63,6 +68,14 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(shown("a\n\u{1b}[2J\r\u{9b}\0").to_string(), r"a\n\u{1b}[2J\r\u{9b}\u{0}");
+    }
+
+    #[test]
+    fn what_turns_the_order_of_a_line_around_is_escaped() {
+        assert_eq!(
+            shown("a\u{202e}b\u{2066}\u{200f}\u{2028}").to_string(),
+            r"a\u{202e}b\u{2066}\u{200f}\u{2028}"
+        );
     }
 
     #[test]

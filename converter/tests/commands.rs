@@ -7,7 +7,7 @@ use std::process::Output;
 
 use common::program::program;
 use common::{Altered, Gguf, easy_vqa, golden, root};
-use lxmert::gguf::TensorType;
+use lxmert::gguf::{Metadata, TensorSpec, TensorType, Writer};
 use lxmert_converter::{FileType, Options, convert_directory};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -286,4 +286,24 @@ fn limits_are_raised_by_name() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("expected one of header_bytes, "), "{text}");
     assert_eq!(complaint("description_bytes=1000000").0, Some(0));
+}
+
+#[test]
+fn listings_show_what_a_terminal_would_obey_escaped() {
+    let directory = TempDir::new().unwrap();
+    let hostile = "a\u{1b}[2J\u{202e}";
+    for (name, value) in [("a.gguf", 1u32), ("b.gguf", 2)] {
+        let mut metadata = Metadata::new();
+        metadata.set(hostile, value).unwrap();
+        let tensor = TensorSpec { name: hostile.to_owned(), tensor_type: TensorType::F32, dims: vec![1] };
+        let data = (value as f32).to_le_bytes();
+        let file = Writer::to_vec(&metadata, &[tensor], &[&data[..]]).unwrap();
+        std::fs::write(directory.path().join(name), file).unwrap();
+    }
+    for arguments in [&["inspect", "a.gguf"][..], &["diff", "a.gguf", "b.gguf"]] {
+        let output = run(&directory, arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.matches(r"a\u{1b}[2J\u{202e}").count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    }
 }

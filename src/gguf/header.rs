@@ -53,7 +53,7 @@ impl Header {
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn parse_within(bytes: &[u8], limits: &Limits) -> Result<Self, Error> {
-        let header = Self::lay_out(bytes, bytes.len(), limits)?;
+        let header = Self::lay_out(bytes, bytes.len(), &limits.in_range())?;
         header.check_padding(bytes)?;
         header.check_checksum(bytes)?;
         Ok(header)
@@ -74,7 +74,8 @@ impl Header {
     /// # Errors
     /// As [`parse_start`](Self::parse_start).
     pub fn parse_start_within(start: &[u8], file_bytes: u64, limits: &Limits) -> Result<Self, Error> {
-        let header = Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX), limits)?;
+        let header =
+            Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX), &limits.in_range())?;
         header.check_checksum(start)?;
         Ok(header)
     }

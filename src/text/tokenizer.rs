@@ -91,7 +91,8 @@ impl Tokenizer {
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn from_json_within(json: &str, limits: &Limits) -> Result<Self, Error> {
-        Self::build(json::parse(json, limits)?, None, limits)
+        let limits = limits.in_range();
+        Self::build(json::parse(json, &limits)?, None, &limits)
     }
 
     /// Builds a tokenizer from a BERT vocabulary, the lines of a `vocab.txt` in order.

@@ -101,10 +101,10 @@ fn too_large(limits: &Limits) -> Error {
 
 /// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.
 fn check_jpeg(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
-    // The decoder fills what is missing with grey, and an answer about grey is no answer.
-    let Some(Outline { pixels, scans }) = Outline::of(bytes) else {
-        return Err(unusable("the JPEG data is cut short"));
-    };
+    let Outline { pixels, scans } = Outline::of(bytes).map_err(unusable)?;
+    if pixels == 0 || scans == 0 {
+        return Err(unusable("the JPEG data has no frame or no scan"));
+    }
     check_pixels(pixels, limits)?;
     if pixels.saturating_mul(scans) > MAX_SCANNED_PIXELS {
         return Err(unusable(&format!(
@@ -122,27 +122,39 @@ struct Outline {
 }
 
 impl Outline {
-    /// Reads up to the end mark; nothing if that is not reached. Segments are stepped over, as one may hold a thumbnail with an end
-    /// mark of its own.
-    fn of(bytes: &[u8]) -> Option<Self> {
+    /// Reads up to the end mark. Segments are stepped over, as one may hold a thumbnail with an end mark of its own.
+    ///
+    /// # Errors
+    /// What is wrong: the end mark is not reached, or there are marks about which decoders do not agree whether a segment follows. What
+    /// stands in that segment would be seen by one of them alone.
+    fn of(bytes: &[u8]) -> Result<Self, &'static str> {
+        // The decoder fills what is missing with grey, and an answer about grey is no answer.
+        const CUT: &str = "the JPEG data is cut short";
         let mut outline = Outline { pixels: 0, scans: 0 };
-        let mut rest = bytes.get(2..)?;
+        let mut rest = bytes.get(2..).ok_or(CUT)?;
         loop {
-            // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
-            let place = rest
-                .windows(2)
-                .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff))?;
-            rest = &rest[place + 1..];
-            let side = |at: usize| Some(u64::from(u16::from_be_bytes([*rest.get(at)?, *rest.get(at + 1)?])));
+            // In compressed data, which lies between segments, 0 after 0xff is no mark.
+            let place = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff));
+            rest = &rest[place.ok_or(CUT)? + 1..];
+            let side = |at: usize| match rest.get(at..at + 2) {
+                Some(bytes) => Ok(u64::from(u16::from_be_bytes([bytes[0], bytes[1]]))),
+                None => Err(CUT),
+            };
             match rest[0] {
-                0xd9 => return Some(outline),
+                // Compressed data starts again.
+                0xd0..=0xd7 if outline.scans > 0 => {
+                    rest = &rest[1..];
+                    continue;
+                }
+                0x01 | 0xd0..=0xd8 => return Err("the JPEG data is damaged: a mark where none may be"),
+                0xd9 => return Ok(outline),
                 0xda => outline.scans += 1,
                 // Of the marks in this range, these are tables.
                 0xc4 | 0xc8 | 0xcc => {}
                 0xc0..=0xcf => outline.pixels = outline.pixels.max(side(4)? * side(6)?),
                 _ => {}
             }
-            rest = rest.get(1 + side(1)? as usize..)?;
+            rest = rest.get(1 + side(1)? as usize..).ok_or(CUT)?;
         }
     }
 }

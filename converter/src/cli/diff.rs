@@ -162,6 +162,7 @@ fn as_text(report: &Report) -> String {
     let none = || "none".to_owned();
     let mut text = String::new();
     for KeyReport { key, a, b } in &report.metadata {
+        let key = lxmert::shown(key);
         text += &format!(
             "{key}\n  a: {}\n  b: {}\n",
             a.clone().unwrap_or_else(none),
@@ -174,6 +175,7 @@ fn as_text(report: &Report) -> String {
             Some(error) => error.to_string(),
             None => "no values to compare".to_owned(),
         };
+        let name = lxmert::shown(name).to_string();
         text += &format!("{name:<32} {a:<6} {b:<6} {measures}\n");
     }
     let equal = report.tensors.iter().filter(|tensor| tensor.equal).count();

@@ -30,7 +30,7 @@ impl ShardIndex {
             // An index may not lead out of its directory.
             let mut components = Path::new(shard).components();
             let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-            if !plain || shard.contains(['/', '\\']) {
+            if !plain || shard.contains(['/', '\\']) || shard.contains(char::is_control) {
                 return Err(broken(format!("{shard:?} is not the plain name of a file beside it")));
             }
         }

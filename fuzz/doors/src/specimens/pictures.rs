@@ -129,6 +129,12 @@ fn more(all: &mut List, rows: &[u8]) {
         "not a usable image",
         [&scans(64, 64, 20)[..71], &scans(64, 64, 20)[84..]].concat(),
     );
+    // Marks after which one reader expects a segment and another none: an end mark in it would hide the rest from the other.
+    let large = scans(16384, 8192, 99);
+    for (name, mark) in [("restart", 0xd0), ("tem", 0x01), ("start", 0xd8)] {
+        let hidden = [&large[..2], &[0xff, mark, 0, 4, 0xff, 0xd9], &large[2..]].concat();
+        all.bad("picture", &format!("end-hidden-by-{name}.jpg"), "damaged", hidden);
+    }
     let end = jpeg.len() - 2;
     let marks = [&jpeg[..end], &[0xff, 0xd0].repeat(3000), &jpeg[end..]].concat();
     all.good("picture", "valid-marks-many.jpg", marks);
