@@ -298,7 +298,7 @@ fn directories(all: &mut List) {
         ("index-of-the-one-above", "not the plain name", r#"{"weight_map":{"a":".."}}"#),
         ("index-of-nothing", "not the plain name", r#"{"weight_map":{"a":""}}"#),
         ("index-with-a-backslash", "not the plain name", r#"{"weight_map":{"a":"..\\\\a"}}"#),
-        ("index-embedded-nul", "not there", r#"{"weight_map":{"a":"shard\u0000.safetensors"}}"#),
+        ("index-embedded-nul", "not the plain name", r#"{"weight_map":{"a":"shard\u0000.safetensors"}}"#),
         ("index-for-the-terminal", r"\n\u{1b}[2J", r#"{"weight_map":{"a":"\n\u001b[2J"}}"#),
         ("index-of-numbers", "not the JSON", r#"{"weight_map":{"a":1}}"#),
         ("index-without-map", "not the JSON", r#"{"metadata":{"total_size":-1}}"#),
