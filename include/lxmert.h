@@ -50,8 +50,9 @@
  * tables.
  *
  * Memory. Where there is none, a call returns LXMERT_OUT_OF_MEMORY and leaves nothing behind. Small blocks that the system refuses come
- * from a reserve of 8 MiB in the library until the call ends; it takes no memory before. Should it be used up, the process ends with the
- * line "memory allocation of N bytes failed". A copy of the library that was built by hand needs the feature c-library for that.
+ * from a reserve of 16 MiB in the library for the rest of the call. Until then the reserve takes no memory, unless the process locks all of
+ * its own (mlockall). Where the reserve is used up, or memory runs out in the moment in which a thread starts, the process ends with a line
+ * such as "memory allocation of N bytes failed". A copy of the library that was built by hand needs the feature c-library for all this.
  *
  * Structs that begin with struct_size. Initialise them with the macro of their name that ends in _INIT, which sets struct_size
  * and zeros the rest; zero or NULL in an option is its default. Later versions append fields: the library takes the shorter
@@ -921,6 +922,20 @@ enum lxmert_status lxmert_model_from_memory(const void *bytes,
  */
 enum lxmert_status lxmert_model_from_loader(const struct lxmert_loader *loader,
                                             struct lxmert_model **out);
+
+/**
+ * Compares the header and all weights of a model with the checksums that lxmert-quantize has stored in its file. It finds what
+ * disks, copies and downloads have done to the file; whoever changes a file on purpose can change these too. It reads the whole file,
+ * by a loader too, a part at a time.
+ *
+ * | allocates   | 256 KiB, and the header, meanwhile                                                         |
+ * |-------------|--------------------------------------------------------------------------------------------|
+ * | thread-safe | yes                                                                                        |
+ * | blocks      | while the file is read                                                                     |
+ * | fails       | LXMERT_INVALID_MODEL names the first tensor that is damaged; LXMERT_UNSUPPORTED if the     |
+ * |             | file holds no checksums; LXMERT_IO, LXMERT_OUT_OF_MEMORY, LXMERT_INVALID_ARGUMENT          |
+ */
+enum lxmert_status lxmert_model_verify(const struct lxmert_model *model);
 
 /**
  * Frees a model; NULL is fine. Sessions that were made of it keep what they need, but the strings that the model has given

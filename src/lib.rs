@@ -27,12 +27,14 @@ mod error;
 pub mod ggml;
 pub mod gguf;
 mod kernels;
+mod limits;
 pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
 #[doc(hidden)] // for the programs of this repository
 pub mod reserve;
 mod session;
+mod shown;
 pub mod text;
 pub mod vision;
 mod weights;
@@ -43,12 +45,15 @@ pub use ggml::{Device, DeviceInfo, ForeignMemory, devices};
 #[doc(hidden)] // for the benchmarks of this repository
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};
-pub use model::{Config, Dims, Model, Output};
+pub use limits::Limits;
+pub use model::{Config, Dims, Model, ModelOptions, Output};
 pub use reserve::Reserve;
 pub use session::{
     Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
     SessionOptions, Text,
 };
+#[doc(hidden)] // for the programs of this repository
+pub use shown::shown;
 pub use weights::Loader;
 
 /// The C library is a program's part that lives by itself, and has an allocator of its own. A Rust program chooses its own.

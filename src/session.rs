@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::ggml::{AlignedBuffer, Device, ForeignMemory};
 use crate::kernels::OperationTime;
+use crate::limits::raise;
 use crate::model::{Dims, Model, Output, Shape};
 use crate::reserve::{Threads, Watch, watched};
 use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
@@ -123,14 +124,8 @@ impl std::fmt::Debug for SessionOptions {
     }
 }
 
-/// The most pairs of image and question in one run.
-pub(crate) const MAX_BATCH: usize = 1024;
-
 /// More outputs than the largest configuration has.
 pub(crate) const MAX_OUTPUTS: usize = 1024;
-
-/// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
-const MAX_BYTES: usize = 1 << 34;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the ranges of sizes that are computed here assume 64-bit addresses");
@@ -301,10 +296,8 @@ impl Session {
     /// was made for, [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`], [`Error::Ggml`].
     pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
         self.stop.begin();
-        watched(Threads::This, RUN_PART, || {
-            let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
-            self.run_image(&input)
-        })
+        let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
+        self.run_image(&input)
     }
 
     /// As [`Session::encode_image`], from features `[regions, visual_feat_dim]` and boxes `[regions, visual_pos_dim]` where they lie.
@@ -314,10 +307,8 @@ impl Session {
     /// corners within the image.
     pub fn encode_regions(&mut self, regions: usize, features: &[f32], boxes: &[f32]) -> Result<(), Error> {
         self.stop.begin();
-        watched(Threads::This, RUN_PART, || {
-            let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
-            self.run_image(&input)
-        })
+        let input = ImageInput::of_slices(regions, features, boxes, self.model.config(), &self.options)?;
+        self.run_image(&input)
     }
 
     /// As [`Session::encode_image`], from pixels, by the model's front end.
@@ -336,8 +327,7 @@ impl Session {
         inputs::limit_regions(regions, &self.options)?;
         // Out of the session while it runs on it.
         let mut picture = std::mem::replace(&mut self.picture, AlignedBuffer::empty());
-        let cut = || watched(Threads::This, RUN_PART, || self.encode_cut(&grid, pixels, &mut picture));
-        let done = catch_unwind(AssertUnwindSafe(cut));
+        let done = catch_unwind(AssertUnwindSafe(|| self.encode_cut(&grid, pixels, &mut picture)));
         self.picture = picture;
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -394,10 +384,8 @@ impl Session {
         if self.image.as_ref().is_none_or(|image| image.batch != 1) {
             return Err(Error::NoImage);
         }
-        watched(Threads::This, RUN_PART, || {
-            let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
-            self.run_question(&input)
-        })?;
+        let input = QuestionInput::of_tokens(ids, self.model.config(), &self.options)?;
+        self.run_question(&input)?;
         let scores = self.output(output)?.data;
         if scores.iter().any(|score| !score.is_finite()) {
             return Err(Error::NotFinite { output });
@@ -413,13 +401,11 @@ impl Session {
     /// [`Error::Ggml`].
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
         self.stop.begin();
-        watched(Threads::This, RUN_PART, || {
-            check_images(inputs.batch, self.model.config(), &self.options)?;
-            let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
-            let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
-            self.run_image(&image)?;
-            self.run_question(&question)
-        })
+        check_images(inputs.batch, self.model.config(), &self.options)?;
+        let image = ImageInput::of_tensors(inputs, self.model.config(), &self.options)?;
+        let question = QuestionInput::of_tensors(inputs, self.model.config(), &self.options)?;
+        self.run_image(&image)?;
+        self.run_question(&question)
     }
 
     /// An output of the last run.
@@ -452,7 +438,7 @@ impl Session {
         let used = used_keys(input.mask, input.regions, rows_are_wanted);
         let shape = Shape { batch: input.batch, tokens: 1, regions: used };
         let mask = input.mask.map(|values| Mask { values, given: input.regions, used });
-        self.engine.run_image(shape, input, mask, &self.stop)?;
+        watched(Threads::This, RUN_PART, || self.engine.run_image(shape, input, mask, &self.stop))?;
         let masked = input.mask.is_some();
         self.image = Some(Image { batch: input.batch, given: input.regions, used, masked });
         Ok(())
@@ -468,7 +454,7 @@ impl Session {
             text: input.mask.map(|values| Mask { values, given: input.tokens, used }),
             visual: masked,
         };
-        self.engine.run_question(shape, input, masks, &self.stop)?;
+        watched(Threads::This, RUN_PART, || self.engine.run_question(shape, input, masks, &self.stop))?;
         let given = Shape { tokens: input.tokens, regions: given, ..shape };
         self.shapes = Some(Shapes { used: shape, given });
         Ok(())
@@ -488,11 +474,23 @@ impl Model {
     }
 }
 
+/// Refuses to make a session of more bytes than the model's limits allow.
+fn limit_bytes(model: &Model, bytes: usize) -> Result<(), Error> {
+    let limit = model.limits().session_bytes;
+    if bytes > limit {
+        let what = "bytes of memory for a session of these max_tokens, max_regions, max_batch and outputs";
+        return Err(Error::Limit { what, found: bytes, limit, remedy: raise!(session_bytes) });
+    }
+    Ok(())
+}
+
 fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {
     let config = model.config();
+    let limits = model.limits();
     limit("tokens", options.max_tokens, config.max_position_embeddings, inputs::SHORTEN)?;
-    limit("regions", options.max_regions, crate::vision::MAX_REGIONS, "keep the best regions")?;
-    limit("pairs in a batch", options.max_batch, MAX_BATCH, "run smaller batches")?;
+    limit("tokens", options.max_tokens, limits.tokens, raise!(tokens))?;
+    limit("regions", options.max_regions, limits.regions, raise!(regions))?;
+    limit("pairs in a batch", options.max_batch, limits.batch, raise!(batch))?;
     let missing = options.outputs.iter().find(|output| !output.exists_in(config));
     if let Some(output) = missing {
         return Err(Error::Input {

@@ -522,7 +522,10 @@ impl<'g> Graph<'g> {
         // may be no memory.
         let plan =
             unsafe { sys::guarded(|| sys::ggml_graph_plan(self.graph.as_ptr(), threads as i32, pool)) };
-        plan.map_err(|_| Error::OutOfMemory { what: "a list of ggml's", bytes: size_of::<usize>() })
+        plan.map_err(|problem| match problem == sys::OUT_OF_MEMORY {
+            true => Error::OutOfMemory { what: "a list of ggml's", bytes: size_of::<usize>() },
+            false => Error::Ggml("a run cannot be planned"),
+        })
     }
 
     /// Gives every tensor its place in `memory`: this graph's own part starts at `kept`, the shared part at `scratch`.

@@ -20,7 +20,7 @@ use room::Room;
 
 /// Bytes of the reserve: nothing but addresses until it is used, and of a system that promises no more memory than it has, bytes that were
 /// promised when the program was loaded. More than what the tokenizer and the answers of the largest usual model take in small blocks.
-pub const BYTES: usize = 8 << 20;
+pub const BYTES: usize = 16 << 20;
 
 /// The largest request that is served from the reserve, in bytes.
 pub const MOST: usize = BYTES / 4;
@@ -69,6 +69,11 @@ impl<A> Reserve<A> {
 /// Bytes of the reserve that are in use: 0 unless memory ran out, and what was made then still lives.
 pub fn in_use() -> usize {
     ROOM.in_use()
+}
+
+/// The most bytes of it that were in use at any time.
+pub fn most_in_use() -> usize {
+    ROOM.most_in_use()
 }
 
 fn serve(layout: Layout) -> *mut u8 {
@@ -151,7 +156,11 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserve<A> {
 /// # Errors
 /// [`Error::OutOfMemory`] for `what`.
 pub fn probe(bytes: usize, what: &'static str) -> Result<(), Error> {
-    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { what, bytes })
+    let mut block = Vec::<u8>::new();
+    block.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { what, bytes })?;
+    // Else the compiler would see that nothing needs it, and not ask.
+    std::hint::black_box(&block);
+    Ok(())
 }
 
 /// What a program does first, while there is memory: its main thread gets the handle that it would else get when something asks for it.

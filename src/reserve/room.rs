@@ -3,6 +3,7 @@
 use std::alloc::Layout;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::BYTES;
 
@@ -14,7 +15,10 @@ const UNITS: usize = BYTES / UNIT;
 /// The largest alignment that is served.
 const PAGE: usize = 4096;
 
-/// [`BYTES`] bytes, cut into blocks as they are asked for: the first gap that is large enough. Until it is used it takes no memory, and it
+/// How long to wait for another thread, which holds the lock for less.
+const NAP: Duration = Duration::from_micros(20);
+
+/// [`BYTES`] bytes, cut into blocks as they are asked for. Until it is used it takes no memory, and it
 /// asks for none itself.
 pub(super) struct Room {
     bytes: UnsafeCell<Bytes>,
@@ -32,6 +36,10 @@ struct Map {
     /// A bit for each.
     used: [u64; UNITS / 64],
     count: usize,
+    /// The largest `count` so far.
+    most: usize,
+    /// Where the block that was taken last ends.
+    next: usize,
     /// No unit before this one is free.
     first_free: usize,
 }
@@ -43,7 +51,7 @@ impl Room {
     pub const fn new() -> Self {
         Room {
             bytes: UnsafeCell::new(Bytes([0; BYTES])),
-            map: UnsafeCell::new(Map { used: [0; UNITS / 64], count: 0, first_free: 0 }),
+            map: UnsafeCell::new(Map { used: [0; UNITS / 64], count: 0, most: 0, next: 0, first_free: 0 }),
             is_locked: AtomicBool::new(false),
         }
     }
@@ -84,10 +92,22 @@ impl Room {
         self.locked(|map| map.count) * UNIT
     }
 
-    /// A mutex of the standard library may ask for memory itself.
+    /// The most bytes that ever were.
+    pub fn most_in_use(&self) -> usize {
+        self.locked(|map| map.most) * UNIT
+    }
+
+    /// A mutex of the standard library may ask for memory itself. Whoever waits sleeps, as a thread of real time that only yielded would
+    /// keep others off its core. (A child of `fork` in a process of several threads may find it locked, and must not allocate anyway.)
     fn locked<T>(&self, body: impl FnOnce(&mut Map) -> T) -> T {
+        let mut tries = 0;
         while self.is_locked.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
+            if tries < 100 {
+                tries += 1;
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(NAP);
+            }
         }
         // SAFETY: nobody else has set `is_locked`.
         let result = body(unsafe { &mut *self.map.get() });
@@ -103,13 +123,22 @@ fn units(layout: Layout) -> usize {
 impl Map {
     /// Takes so many units that begin at a multiple of `step`.
     fn take(&mut self, units: usize, step: usize) -> Option<usize> {
-        let mut at = self.first_free.next_multiple_of(step);
+        // Among thousands of small blocks the gaps in front are tried again only when there are none behind. A large block steps over many
+        // at once.
+        let behind = if units < 64 { self.take_from(self.next, units, step) } else { None };
+        behind.or_else(|| self.take_from(self.first_free, units, step))
+    }
+
+    fn take_from(&mut self, first: usize, units: usize, step: usize) -> Option<usize> {
+        let mut at = first.next_multiple_of(step);
         while at + units <= UNITS {
             match self.last_used(at, at + units) {
                 Some(used) => at = (used + 1).next_multiple_of(step),
                 None => {
                     self.set(at, at + units, true);
                     self.count += units;
+                    self.most = self.most.max(self.count);
+                    self.next = at + units;
                     if at == self.first_free {
                         self.first_free += units;
                     }
@@ -124,6 +153,12 @@ impl Map {
         self.set(unit, unit + units, false);
         self.count -= units;
         self.first_free = self.first_free.min(unit);
+        // What was taken last is often given back first.
+        if self.count == 0 {
+            self.next = 0;
+        } else if self.next == unit + units {
+            self.next = unit;
+        }
     }
 
     /// The last unit of these that is in use.

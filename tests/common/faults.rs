@@ -81,13 +81,20 @@ impl Counts {
     }
 }
 
-/// Whether a program ended as it does when memory is refused that the standard library or glibc ask for past every allocator: by SIGABRT,
-/// after a line that says so.
+/// Whether a program ended as it does when memory for a thread is refused, which the standard library and glibc ask for past every
+/// allocator: by SIGABRT, after a line that says so.
 pub fn ended_for_a_thread(output: &Output) -> bool {
     let text = String::from_utf8_lossy(&output.stderr);
     // Two threads may end it at once, and write into each other's lines.
     let is_told = text.contains("memory allocation of ") || text.contains("Fatal glibc error: ");
-    is_told && std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6)
+    // A larger block than a thread's own ones is the program's, and has to come from the reserve.
+    let sizes = text
+        .split("memory allocation of ")
+        .skip(1)
+        .filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    is_told
+        && sizes.max().unwrap_or(0) <= 4096
+        && std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6)
 }
 
 /// Demands what every fault has to end in: success, or exit status 1 and one line. Returns the line.

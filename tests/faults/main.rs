@@ -8,6 +8,8 @@ mod memory;
 #[path = "../common/program.rs"]
 mod program;
 mod programs;
+#[path = "../common/vocabulary.rs"]
+mod vocabulary;
 
 /// As the programs and the C library have it.
 #[global_allocator]

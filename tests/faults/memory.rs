@@ -9,12 +9,14 @@ use std::ptr::{null, null_mut};
 
 use lxmert::capi::lxmert_status::{LXMERT_OK, LXMERT_OUT_OF_MEMORY, LXMERT_SYSTEM};
 use lxmert::capi::*;
+use lxmert::text::{BertOptions, Tokenizer};
 use lxmert::vision::Pixels;
 use lxmert::{InstructionSet, Lowering, Model, Residency, Session, SessionOptions, reserve};
 use lxmert_doors::tiny;
 use tempfile::TempDir;
 
 use crate::faults::shim;
+use crate::vocabulary::{self, ANSWERS, BERT_PIECES, Form, pieces};
 
 /// What the shim has for this process.
 struct Shim {
@@ -50,36 +52,60 @@ impl Shim {
     /// Does `work` with each of its requests refused, then with each and all later ones; `after` each time, when there is memory again.
     /// Whatever `work` made is gone by then.
     fn refuse_each(&self, name: &str, work: &dyn Fn() -> Result<(), String>, after: &dyn Fn()) {
+        self.refuse(name, usize::MAX, work, after);
+    }
+
+    /// The same, with `most` of its requests, evenly spread, where there are more.
+    fn refuse(&self, name: &str, most: usize, work: &dyn Fn() -> Result<(), String>, after: &dyn Fn()) {
         for _ in 0..2 {
             // Whatever is made once and stays is there from here on.
             work().unwrap();
             after();
         }
-        let mut requests = 0;
+        (self.arm)(0, 0);
+        work().unwrap();
+        let requests = (self.disarm)() as usize;
+        after();
+        let (mut refused, mut failed) = (0, 0);
         for for_good in [0, 1] {
-            for k in 1.. {
-                let before = (self.live)();
-                (self.arm)(k, for_good);
-                let result = work();
-                let count = (self.disarm)();
-                let place =
-                    || format!("{name}: request {k} of {count}, {}", ["once", "for good"][for_good as usize]);
-                let is_done = result.is_ok();
-                if let Err(problem) = &result {
-                    assert!(is_lack_of_memory(problem) && k <= count, "{}: {problem}", place());
+            for k in (1..).step_by(requests.div_ceil(most)) {
+                let refusal = || {
+                    let before = (self.live)();
+                    (self.arm)(k, for_good);
+                    let result = work();
+                    let count = (self.disarm)();
+                    let place = format!(
+                        "{name}: request {k} of {count}, {}",
+                        ["once", "for good"][for_good as usize]
+                    );
+                    let is_done = result.is_ok();
+                    if let Err(problem) = result {
+                        assert!(is_lack_of_memory(&problem) && k <= count, "{place}: {problem}");
+                    }
+                    // What a session still holds of a run that failed, the next run gives back.
+                    after();
+                    assert_eq!(reserve::in_use(), 0, "{place}");
+                    drop(place);
+                    (is_done, count, (self.live)() - before)
+                };
+                let (is_done, count, mut more) = refusal();
+                if more != 0 {
+                    // What the C library makes once, to tell of an error, it does not make again; what is lost is lost each time.
+                    more = refusal().2;
                 }
-                drop(result);
-                // What a session still holds of a run that failed, the next run gives back.
-                after();
-                assert_eq!(reserve::in_use(), 0, "{}", place());
-                assert_eq!((self.live)(), before, "{}: a leak", place());
+                assert_eq!(more, 0, "{name}: request {k} of {count}: bytes are lost");
                 if is_done && k > count {
                     break;
                 }
-                requests = k;
+                refused += 1;
+                failed += usize::from(!is_done);
             }
         }
-        println!("{name}: {requests} requests");
+        let used = reserve::most_in_use();
+        println!(
+            "{name}: {requests} requests, {refused} times refused, {failed} errors; up to {used} bytes of the reserve so far"
+        );
+        assert!(failed > 0, "{name}");
     }
 }
 
@@ -121,6 +147,7 @@ fn in_this_process() {
         sessions(&shim, &path, lowering, residency);
     }
     c_interface(&shim, &path);
+    large_vocabulary(&shim);
 }
 
 fn loading(shim: &Shim, path: &Path) {
@@ -209,6 +236,7 @@ fn c_interface(shim: &Shim, path: &Path) {
                     ))
                 })
         };
+        assert!(result.is_err() || !session.is_null());
         // What was made can be freed, whatever failed, and what was not is NULL.
         // SAFETY: live handles or NULL, which nothing uses any more.
         unsafe {
@@ -218,4 +246,17 @@ fn c_interface(shim: &Shim, path: &Path) {
         result
     };
     shim.refuse_each("C", &all, &|| all().unwrap());
+}
+
+/// The largest steps, of which most is in small blocks, fit into the reserve.
+fn large_vocabulary(shim: &Shim) {
+    let tokenizer = Tokenizer::from_vocab(&pieces(BERT_PIECES), &BertOptions::default()).unwrap();
+    for form in [Form::Json, Form::Pieces] {
+        let file = vocabulary::model(&tokenizer, form, ANSWERS);
+        let open = || Model::open(file.path()).map(drop).map_err(told);
+        shim.refuse(&format!("{form:?}: open"), 40, &open, &|| {});
+        let tokenizer =
+            || Model::open(file.path()).and_then(|model| model.tokenizer().map(drop)).map_err(told);
+        shim.refuse(&format!("{form:?}: tokenizer"), 40, &tokenizer, &|| {});
+    }
 }

@@ -56,7 +56,7 @@ fn a_program_without_memory_says_so() {
     let Some(shim) = shim() else { return };
     let directory = TempDir::new().unwrap();
     files(directory.path());
-    for arguments in [&["--lowering", "ggml", "--threads", "2"][..], &[]] {
+    for (arguments, most) in [(&["--lowering", "ggml", "--threads", "2"][..], 160), (&[], 80)] {
         let expected = vqa(directory.path(), arguments).output().unwrap();
         assert!(expected.status.success() && !expected.stdout.is_empty());
         let counts = Counts::of(shim, &mut vqa(directory.path(), arguments), directory.path());
@@ -64,7 +64,7 @@ fn a_program_without_memory_says_so() {
         assert!(requests > 1000, "{requests}");
         let (failed, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         for fault in [Fault::MemoryOnce, Fault::MemoryFrom] {
-            in_parallel(some(requests, 400), |k| {
+            in_parallel(some(requests, most), |k| {
                 let output = run(shim, &mut vqa(directory.path(), arguments), fault(k));
                 if ended_for_a_thread(&output) {
                     ended.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ fn a_program_without_memory_says_so() {
             "{requests} requests, {failed:?} of those refused end in an error, {ended:?} end the program"
         );
         // Those around the start of a thread, of which there are two: one to try, and one to compute.
-        assert!(failed.into_inner() > 50 && ended.into_inner() <= 24);
+        assert!(failed.into_inner() > 20 && ended.into_inner() <= 24);
     }
 }
 
@@ -134,14 +134,14 @@ fn answers(session: &mut Session) -> Result<Vec<f32>, lxmert::Error> {
 fn after(
     change: impl Fn(&Path),
     open: impl Fn(&Path) -> Model,
-    residency: Residency,
+    (lowering, residency): (Lowering, Residency),
 ) -> (Vec<f32>, Result<Vec<f32>, lxmert::Error>) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("tiny.gguf");
     std::fs::write(&path, tiny::model().encode()).unwrap();
     let model = open(&path);
     let mut options = SessionOptions::new(&model);
-    (options.residency, options.lowering) = (residency, Lowering::Kernels(lxmert::InstructionSet::Portable));
+    (options.residency, options.lowering) = (residency, lowering);
     let mut session = Session::new(&model, options).unwrap();
     let before = answers(&mut session).unwrap();
     change(&path);
@@ -150,6 +150,12 @@ fn after(
     assert_eq!(changed.is_ok(), answers(&mut session).is_ok());
     (before, changed)
 }
+
+/// How weights are used: out of a copy, out of the file in every run, or where the file is mapped.
+const KERNELS: Lowering = Lowering::Kernels(lxmert::InstructionSet::Portable);
+const COPIED: (Lowering, Residency) = (KERNELS, Residency::Resident);
+const STREAMED: (Lowering, Residency) = (KERNELS, Residency::Streamed);
+const MAPPED: (Lowering, Residency) = (Lowering::Ggml, Residency::Mapped);
 
 fn mapped(path: &Path) -> Model {
     Model::open(path).unwrap()
@@ -183,17 +189,17 @@ fn write_over(path: &Path) {
 /// The way to replace a model: whoever has the old file open keeps it, whole.
 #[test]
 fn a_replaced_or_removed_file_does_not_matter_to_who_has_it_open() {
-    for residency in [Residency::Resident, Residency::Streamed] {
+    for how in [COPIED, STREAMED, MAPPED] {
         for change in [replace, remove] {
-            let (before, after) = after(change, mapped, residency);
-            assert_eq!(after.unwrap(), before, "{residency}");
+            let (before, after) = after(change, mapped, how);
+            assert_eq!(after.unwrap(), before, "{how:?}");
         }
     }
 }
 
 #[test]
 fn a_file_that_is_cut_short_is_an_error_where_it_is_streamed() {
-    let (_, after) = after(cut, mapped, Residency::Streamed);
+    let (_, after) = after(cut, mapped, STREAMED);
     let error = after.unwrap_err();
     assert!(matches!(error, lxmert::Error::Read { .. }), "{error:?}");
     assert!(error.to_string().contains("could not be read at byte"), "{error}");
@@ -201,19 +207,23 @@ fn a_file_that_is_cut_short_is_an_error_where_it_is_streamed() {
 
 #[test]
 fn no_change_of_the_file_reaches_a_model_that_was_read() {
-    for change in [cut, replace, remove, write_over] {
-        let (before, after) = after(change, read, Residency::Resident);
-        assert_eq!(after.unwrap(), before);
+    for how in [COPIED, (Lowering::Ggml, Residency::Resident)] {
+        for change in [cut, replace, remove, write_over] {
+            let (before, after) = after(change, read, how);
+            assert_eq!(after.unwrap(), before, "{how:?}");
+        }
     }
 }
 
 /// Other numbers, but neither an error nor worse.
 #[test]
-fn a_file_that_is_written_over_gives_other_answers_where_it_is_streamed() {
-    let (before, after) = after(write_over, mapped, Residency::Streamed);
-    match after {
-        Ok(after) => assert!(after.len() == before.len() && after != before),
-        Err(error) => assert!(matches!(error, lxmert::Error::NotFinite { .. }), "{error}"),
+fn a_file_that_is_written_over_gives_other_answers_where_it_is_not_copied() {
+    for how in [STREAMED, MAPPED] {
+        let (before, after) = after(write_over, mapped, how);
+        match after {
+            Ok(after) => assert!(after.len() == before.len() && after != before, "{how:?}"),
+            Err(error) => assert!(matches!(error, lxmert::Error::NotFinite { .. }), "{how:?}: {error}"),
+        }
     }
 }
 
@@ -242,7 +252,7 @@ fn with_a_map_cut_short() {
     std::fs::write(&path, tiny::model().encode()).unwrap();
     let model = Model::open(&path).unwrap();
     let mut options = SessionOptions::new(&model);
-    (options.residency, options.lowering) = (Residency::Mapped, Lowering::Ggml);
+    (options.lowering, options.residency) = MAPPED;
     let mut session = Session::new(&model, options).unwrap();
     answers(&mut session).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(0).unwrap();

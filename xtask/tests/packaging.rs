@@ -3,6 +3,10 @@
 
 #[path = "packaging/debian.rs"]
 mod debian;
+#[path = "../../tests/common/faults.rs"]
+mod faults;
+#[path = "packaging/no_memory.rs"]
+mod no_memory;
 #[path = "packaging/real_time.rs"]
 mod real_time;
 

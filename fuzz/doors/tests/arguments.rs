@@ -13,10 +13,11 @@ use lxmert::gguf::{File, Header, Metadata, TensorSpec, TensorType, Writer};
 use lxmert::model::{About, Config, HiddenAct, Packing, tensors};
 use lxmert::text::{BertOptions, Tokenizer};
 use lxmert::vision::{
-    FeatureOptions, FrontEnd, PatchGrid, Pixels, Regions, RgbImage, decode_image, load_features, load_image,
+    FeatureOptions, FrontEnd, PatchGrid, Pixels, Regions, RgbImage, decode_image, decode_image_within,
+    load_features, load_features_within, load_image, load_image_within,
 };
 use lxmert::{
-    Answer, Answers, Device, ForeignMemory, Inputs, InstructionSet, Loader, Lowering, Model, Output,
+    Answer, Answers, Device, ForeignMemory, Inputs, InstructionSet, Limits, Loader, Lowering, Model, Output,
     Residency, Session, SessionOptions, Text,
 };
 use lxmert_doors::{root, tiny};
@@ -368,6 +369,44 @@ fn pictures_grids_and_outputs_of_any_size() {
         let answers: Answers<'_> = session.ask("what is it?").unwrap();
         assert_eq!([0, 2, usize::MAX].map(|count| answers.top(count).len()), [0, 2, 3]);
         assert_eq!(answers.top_into(&mut [Answer::default(); 9]), 3);
+    });
+}
+
+/// The smallest limits, the defaults, and the largest: whatever is refused is refused by an error.
+#[test]
+fn limits_of_any_size() {
+    let models = root().join("models/easy-vqa");
+    let model = models.join("easy-vqa-q8_0.gguf");
+    let picture = models.join("example_1.png");
+    let [bytes, image] = [&model, &picture].map(|path| std::fs::read(path).unwrap());
+    without_aborts(|| {
+        let mut outcomes = [[0; 2]; 3];
+        for (size, outcomes) in [Some(1), None, Some(usize::MAX)].into_iter().zip(&mut outcomes) {
+            let mut limits = Limits::DEFAULT;
+            for name in Limits::NAMES {
+                let Some(size) = size else { continue };
+                // Not every limit goes as far as that.
+                if limits.set(name, size).is_err() {
+                    let most = (0..usize::BITS).rev().map(|bits| 1 << bits);
+                    let set = { most }.find(|most| limits.set(name, *most).is_ok());
+                    assert!(set.is_some(), "{name}");
+                }
+            }
+            let features = FeatureOptions::default();
+            let each = [
+                File::open_within(&model, &limits).is_ok(),
+                Header::parse_within(&bytes, &limits).is_ok(),
+                Header::parse_start_within(&bytes, bytes.len() as u64, &limits).is_ok(),
+                load_image_within(&picture, &limits).is_ok(),
+                decode_image_within(&image, &limits).is_ok(),
+                Pixels::new_within(&[7; 48], 4, 4, 12, &limits).is_ok(),
+                Regions::new_within(vec![0.5; 8], 4, vec![0.5; 8], 4, &limits).is_ok(),
+            ];
+            each.into_iter().for_each(|is_ok| outcomes[usize::from(is_ok)] += 1);
+            assert!(Tokenizer::from_json_within("{}", &limits).is_err());
+            assert!(load_features_within(&picture, &features, &limits).is_err());
+        }
+        assert_eq!(outcomes, [[7, 0], [0, 7], [0, 7]]);
     });
 }
 

@@ -16,7 +16,7 @@ use crate::kernels;
 use crate::model::{Masked, Model, Output, Shape, WordKind, image_stage, node_limit, question_stage};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
-use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+use crate::session::{SessionOptions, limit_bytes};
 
 /// How many graphs a session keeps: images mostly come in one shape, questions in some lengths.
 const IMAGE_GRAPHS: usize = 1;
@@ -83,9 +83,7 @@ impl DevicePlan {
         let question =
             plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Summed)))?;
         let plans = Plans { image, question, outputs };
-        if plans.bytes() > MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes: plans.bytes() });
-        }
+        limit_bytes(model, plans.bytes())?;
         let row = config.hidden_size * size_of::<f32>();
         let parts = [
             GRAPHS * description.next_multiple_of(ALIGNMENT),

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <mutex>
+#include <new>
 
 #include "ggml-impl.h"
 #include "ggml.h"
@@ -88,6 +89,8 @@ extern "C" bool lxmert_ggml_guard(void (*body)(void *), void * data, char * text
         for (size_t i = 0; i < guard.count; i++) {
             ggml_aligned_free(guard.blocks[i], guard.sizes[i]);
         }
+        tell("out of memory");
+    } catch (const std::bad_alloc &) {
         tell("out of memory");
     } catch (const std::exception & exception) {
         tell(exception.what());

@@ -11,7 +11,7 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
-/// What [`guarded`] returns where memory for the threads of a pool could not be had. Nothing is left of the call then.
+/// What [`guarded`] returns where memory for the threads of a pool, or for C++, could not be had. Of the pool nothing is left then.
 pub const OUT_OF_MEMORY: &str = "out of memory";
 
 /// Runs `body`. Where ggml aborts or an exception leaves it, returns what either says.
