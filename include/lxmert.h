@@ -140,7 +140,8 @@ typedef enum lxmert_status {
      */
     LXMERT_OUT_OF_MEMORY = 4,
     /**
-     * More tokens, regions or pairs than the session was made for, or than the model can take.
+     * More tokens, regions or pairs than the session was made for, or than the model can take, or a session of more memory than any
+     * may take (16 GiB).
      */
     LXMERT_LIMIT = 5,
     /**
@@ -871,7 +872,7 @@ enum lxmert_status lxmert_set_log(lxmert_log_callback callback,
                                   int32_t max_level);
 
 /**
- * Loads a GGUF file made by lxmert-quantize. path is UTF-8. The weights are mapped, not read: they take no memory that the
+ * Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights are mapped, not read: they take no memory that the
  * operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
  * process ends with SIGBUS, as with any map.
  *
@@ -928,7 +929,7 @@ enum lxmert_status lxmert_model_from_loader(const struct lxmert_loader *loader,
  * disks, copies and downloads have done to the file; whoever changes a file on purpose can change these too. It reads the whole file,
  * by a loader too, a part at a time.
  *
- * | allocates   | 256 KiB, and the header, meanwhile                                                         |
+ * | allocates   | 256 KiB, and as much as the header and what it holds takes, meanwhile                      |
  * |-------------|--------------------------------------------------------------------------------------------|
  * | thread-safe | yes                                                                                        |
  * | blocks      | while the file is read                                                                     |

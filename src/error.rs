@@ -41,6 +41,11 @@ pub enum Error {
         /// That of its data.
         found: u64,
     },
+    /// A model's file was written over while the model was in use.
+    #[error(
+        "the file holds another model than when it was opened: load it again, and replace models by renaming a new file over the old"
+    )]
+    Replaced,
     /// A model file's bytes could not be read.
     #[error("the model could not be read at byte {offset}: {source}")]
     Read {

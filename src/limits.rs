@@ -105,6 +105,9 @@ limits! {
     image_file_bytes = 256 << 20, at most 1 << 32;
     /// Bytes of memory that decoding a picture may take: room for 64 million pixels of 16-bit RGBA.
     image_memory_bytes = 512 << 20, at most 1 << 32;
+    /// Pixels that the scans of a JPEG image may go over, those of each scan counted: an image of 64 million pixels may have 16. A file
+    /// of a few kilobytes could ask for minutes of work else, since a scan takes a dozen bytes there.
+    image_scanned_pixels = 1 << 30, at most 1 << 40;
     /// Bytes of a feature file, or of the line of one image in a `.tsv` file.
     feature_file_bytes = 144 << 20, at most 1 << 36;
     /// Values of an array in a feature file: 4096 for each of 4096 regions.

@@ -210,6 +210,53 @@ fn every_bit_of_a_header_without_checksum_is_an_error_or_another_model() {
 }
 
 #[test]
+fn a_file_that_was_written_over_with_another_model_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("model.gguf");
+    std::fs::write(&path, file(&Options::default())).unwrap();
+    let model = Model::open(&path).unwrap();
+    model.verify().unwrap();
+    let out = directory.path().join("other.gguf");
+    let synthetic = Synthetic { name: "smallest".to_owned(), config: config(), seed: 2 };
+    convert_synthetic(&synthetic, lxmert::gguf::TensorType::F32, &out, &Options::default()).unwrap();
+    let other = std::fs::read(&out).unwrap();
+    assert_eq!(other.len(), model.file_bytes());
+    // In place: the map and the open file are the other's now.
+    std::fs::write(&path, &other).unwrap();
+    assert!(matches!(model.verify(), Err(Error::Replaced)), "{:?}", model.verify());
+    Model::open(&path).unwrap().verify().unwrap();
+}
+
+/// A source that can be damaged after it was read.
+struct Wearing(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Loader for Wearing {
+    fn size(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        buffer.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+#[test]
+fn of_a_loader_the_copy_is_verified_that_sessions_use() {
+    let bytes = std::sync::Arc::new(std::sync::Mutex::new(file(&Options::default())));
+    let model = Model::from_loader(Box::new(Wearing(bytes.clone()))).unwrap();
+    let mut options = SessionOptions::new(&model);
+    options.lowering = Lowering::Ggml;
+    let session = Session::new(&model, options).unwrap();
+    let last = model.file_bytes() - 64;
+    bytes.lock().unwrap()[last] ^= 1;
+    model.verify().unwrap();
+    drop(session);
+    let model = Model::from_loader(Box::new(Wearing(bytes))).unwrap();
+    assert!(matches!(model.verify(), Err(Error::Checksum { .. })), "{:?}", model.verify());
+}
+
+#[test]
 fn a_file_without_checksums_is_not_verified_but_runs() {
     let bytes = without_checksums(&file(&Options::default()));
     let model = Model::from_bytes(&bytes).unwrap();

@@ -94,6 +94,12 @@ fn of_pictures() {
         "image_memory_bytes",
     );
     decode_image_within(&bytes, &limited(|limits| limits.image_side = 64)).unwrap();
+    let scans = include_bytes!("../fuzz/corpus/picture/valid-scans-many.jpg");
+    names(
+        decode_image_within(scans, &limited(|limits| limits.image_scanned_pixels = 1000)),
+        "image_scanned_pixels",
+    );
+    decode_image_within(scans, &Limits::default()).unwrap();
     let long = [0; 3 * 20_000];
     names(Pixels::new(&long, 20_000, 1, 60_000), "image_side");
     Pixels::new_within(&long, 20_000, 1, 60_000, &limited(|limits| limits.image_side = 20_000)).unwrap();

@@ -289,6 +289,61 @@ fn limits_are_raised_by_name() {
 }
 
 #[test]
+fn every_command_takes_the_limits_that_its_errors_name() {
+    let directory = TempDir::new().unwrap();
+    converted(&directory, &easy_vqa(), TensorType::Q8_0, "a.gguf");
+    std::fs::write(directory.path().join("data.jsonl"), "{\"question\": \"what?\", \"image\": \"a.png\"}\n")
+        .unwrap();
+    let commands = [
+        &["inspect", "a.gguf"][..],
+        &["verify", "a.gguf"],
+        &["diff", "a.gguf", "a.gguf"],
+        &["eval", "a.gguf", "data.jsonl"],
+        &["imatrix", "a.gguf", "data.jsonl", "--output", "b.gguf"],
+    ];
+    for command in commands {
+        let complaint = |limit: &str| {
+            let output = run(&directory, &[command, &["--limit", limit]].concat());
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert!(text.lines().count() <= 1, "{text}");
+            text
+        };
+        let text = complaint("tensors=3");
+        assert!(text.contains("raise the limit tensors: --limit tensors=N"), "{command:?}: {text}");
+        let text = complaint("tensor=3");
+        assert!(text.contains("expected one of header_bytes, "), "{command:?}: {text}");
+        let text = complaint("x");
+        assert!(text.contains("NAME=N"), "{command:?}: {text}");
+        assert!(!complaint("tensors=300").contains("limit"), "{command:?}");
+    }
+}
+
+#[test]
+fn members_of_an_archive_are_counted_before_they_are_listed() {
+    let directory = TempDir::new().unwrap();
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bin/pytorch_model.bin");
+    // More members than the list of two may be long, and more than two in a list that is short enough.
+    for (limit, is_taken) in
+        [("archive_members=1", false), ("archive_members=2", false), ("archive_members=1000", true)]
+    {
+        let config = checkpoint.with_file_name("config.json");
+        let arguments = [
+            "f32",
+            checkpoint.to_str().unwrap(),
+            "a.gguf",
+            "--config",
+            config.to_str().unwrap(),
+            "--limit",
+            limit,
+        ];
+        let output = run(&directory, &arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.success(), is_taken, "{text}");
+        assert_eq!(text.contains("raise the limit archive_members"), !is_taken, "{text}");
+    }
+}
+
+#[test]
 fn listings_show_what_a_terminal_would_obey_escaped() {
     let directory = TempDir::new().unwrap();
     let hostile = "a\u{1b}[2J\u{202e}";

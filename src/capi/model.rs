@@ -148,7 +148,7 @@ fn in_model(error: Error) -> Failure {
     Failure::new(status, format_args!("{error}"))
 }
 
-/// Loads a GGUF file made by lxmert-quantize. path is UTF-8. The weights are mapped, not read: they take no memory that the
+/// Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights are mapped, not read: they take no memory that the
 /// operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
 /// process ends with SIGBUS, as with any map.
 ///
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn lxmert_model_from_loader(
 /// disks, copies and downloads have done to the file; whoever changes a file on purpose can change these too. It reads the whole file,
 /// by a loader too, a part at a time.
 ///
-/// | allocates   | 256 KiB, and the header, meanwhile                                                         |
+/// | allocates   | 256 KiB, and as much as the header and what it holds takes, meanwhile                      |
 /// |-------------|--------------------------------------------------------------------------------------------|
 /// | thread-safe | yes                                                                                        |
 /// | blocks      | while the file is read                                                                     |

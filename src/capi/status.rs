@@ -20,7 +20,8 @@ pub enum lxmert_status {
     LXMERT_INVALID_MODEL = 3,
     /// Memory could not be had for a block that grows with the model, the session's limits or the file.
     LXMERT_OUT_OF_MEMORY = 4,
-    /// More tokens, regions or pairs than the session was made for, or than the model can take.
+    /// More tokens, regions or pairs than the session was made for, or than the model can take, or a session of more memory than any
+    /// may take (16 GiB).
     LXMERT_LIMIT = 5,
     /// Something that the model does not have (a tokenizer, answers, a front end for pixels) or the machine cannot do.
     LXMERT_UNSUPPORTED = 6,
@@ -94,6 +95,7 @@ impl lxmert_status {
             | Error::FrontEnd { .. }
             | Error::Tensor { .. }
             | Error::Checksum { .. }
+            | Error::Replaced
             | Error::Packed { .. } => LXMERT_INVALID_MODEL,
             Error::Input { .. } | Error::Memory { .. } => LXMERT_INVALID_ARGUMENT,
             Error::Limit { .. } => LXMERT_LIMIT,

@@ -105,6 +105,11 @@ impl Header {
         checksums::of_tensors(&self.metadata)
     }
 
+    /// The header's own checksum, which is compared when it is read; `None` if the file holds none.
+    pub(crate) fn checksum(&self) -> Option<u64> {
+        checksums::of_header(&self.metadata)
+    }
+
     /// What every tensor's offset is a multiple of, in bytes; a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
@@ -235,7 +240,10 @@ impl Header {
         Err(Error::new(
             Rule::HeaderChecksum,
             format_args!("checksum {expected:016x}"),
-            format_args!("{found:016x}: get the file again, or convert the checkpoint again"),
+            format_args!(
+                "{found:016x}: get the file again, or convert the checkpoint again; whoever edited its keys on purpose leaves out \
+                 {HEADER_KEY}"
+            ),
         ))
     }
 

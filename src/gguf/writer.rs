@@ -54,7 +54,8 @@ pub enum WriteError {
 /// same directory, which takes the name only in [`finish`](Self::finish). Dropping the writer
 /// before that removes the temporary file and leaves an older file of the name untouched.
 ///
-/// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts. Where the metadata has room for checksums
+/// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts, within the default limits: who reads the
+/// file may know of no others. Where the metadata has room for checksums
 /// (see [`reserve_checksums`](super::reserve_checksums)), they are filled in.
 #[derive(Debug)]
 pub struct Writer {

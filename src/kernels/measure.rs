@@ -7,8 +7,8 @@ use super::generic::product::{BlockScaling, Quantized};
 pub use super::packed::Element;
 use super::packed::Layout;
 use super::{
-    Activation, Ahead, Finish, Functions, Head, InstructionSet, Kernels, LINE, PANEL, RowOrder, RowScale,
-    Tile, UNIT, even_block,
+    Activation, Ahead, Finish, Functions, Head, InstructionSet, Kernels, LINE, Multiplier, PANEL, RowOrder,
+    RowScale, Tile, UNIT, even_block,
 };
 use crate::ggml::AlignedBuffer;
 pub use peak::peak;
@@ -105,6 +105,7 @@ impl BenchProduct {
             let first = panel * PANEL;
             let columns = PANEL.min(layout.outputs - first);
             let mut ahead = Ahead::new(tiles, layout, blocks().count(), panel_at(panel + 1).as_ptr());
+            let mut multiplier = Multiplier::new(tiles);
             for row in blocks() {
                 let count = per_block.min(self.rows - row);
                 let (times, ahead) = ahead.take();
@@ -131,7 +132,7 @@ impl BenchProduct {
                 // SAFETY: the kernels exist, so the CPU has their instructions. A panel and the prepared rows are as long as
                 // their layouts say, `sums` holds a tile and a register more, and so do the constants of a panel's columns.
                 unsafe {
-                    tiles.by_rows[count - 1][times](&tile, sums);
+                    multiplier.tile(&tile, times, sums);
                     match layout.element {
                         Element::Int8 => {
                             let scaling = Quantized { rows, scales: constants, totals: constants.cast() };

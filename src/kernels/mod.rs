@@ -39,7 +39,7 @@ pub(crate) use program::{
 pub(crate) use workers::Workers;
 
 use generic::product::{BlockScaling, Quantized};
-use tiles::{Ahead, RowOrder, Tile, TileFn, Tiles};
+use tiles::{Ahead, Multiplier, Registers, RowOrder, Tile, TileFn, Tiles};
 
 /// Columns of a panel. Every instruction set reads the same panels: a multiple of all widths of tiles.
 pub(crate) const PANEL: usize = 32;
@@ -51,7 +51,7 @@ const UNIT: usize = 4;
 const LINE: usize = crate::ggml::ALIGNMENT;
 
 /// The most rows of any tile.
-const MAX_TILE_ROWS: usize = 64;
+const MAX_TILE_ROWS: usize = 32;
 
 /// Columns of 8-bit integers that may have a scale of their own: a block of q8_0.
 const BLOCK: usize = 32;
@@ -303,6 +303,7 @@ macro_rules! tiles_of {
             depth: <$dot as crate::kernels::vector::Dot>::DEPTH,
             fetched_lines: 1,
             order: crate::kernels::RowOrder::UnitByUnit,
+            registers: None,
         }
     }};
 }

@@ -1,4 +1,4 @@
-//! Tiles of sums: what they read, in which order, and what they fetch meanwhile.
+//! Tiles of sums: what they read, in which order, what they fetch meanwhile, and the registers that they need.
 
 use super::packed::Layout;
 use super::{LINE, PANEL_STEP, UNIT};
@@ -19,6 +19,13 @@ pub(super) struct Tile {
 
 /// Computes a tile of sums: of [`PANEL`] columns for each row.
 pub(super) type TileFn = unsafe fn(&Tile, *mut u32);
+
+/// How registers that have no shape of their own, AMX's, are given that of a tile of so many rows, and given up.
+#[derive(Clone, Copy)]
+pub(super) struct Registers {
+    pub set_up: unsafe fn(usize),
+    pub release: unsafe fn(),
+}
 
 /// The order of the units of prepared rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +67,8 @@ pub(super) struct Tiles {
     /// Cache lines.
     pub fetched_lines: usize,
     pub order: RowOrder,
+    /// What is to be set up before a tile, if anything.
+    pub registers: Option<Registers>,
 }
 
 impl Tiles {
@@ -84,6 +93,50 @@ impl Tiles {
     /// Bytes that a tile fetches.
     fn fetched(self, units: usize, times: usize) -> usize {
         units / self.depth * times * self.fetched_lines * LINE * self.parts
+    }
+}
+
+/// Computes tiles one after the other, and keeps the registers set up as long as the number of rows stays the same.
+pub(super) struct Multiplier {
+    tiles: Tiles,
+    /// What the registers are set up for, or 0.
+    rows: usize,
+}
+
+impl Multiplier {
+    pub fn new(tiles: Tiles) -> Self {
+        Multiplier { tiles, rows: 0 }
+    }
+
+    /// The sums of a tile, by the function that fetches so many `times`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of the tiles, which take rows of so many units. Panel and rows are as long as the tile says, and
+    /// there is room for as many rows of sums.
+    #[inline(always)]
+    pub unsafe fn tile(&mut self, tile: &Tile, times: usize, sums: *mut u32) {
+        let function = self.tiles.by_rows[tile.count - 1][times];
+        // SAFETY: as the caller vouches; there is a function for so many rows, so the registers hold them.
+        unsafe {
+            if let Some(registers) = self.tiles.registers
+                && self.rows != tile.count
+            {
+                (registers.set_up)(tile.count);
+                self.rows = tile.count;
+            }
+            function(tile, sums);
+        }
+    }
+}
+
+impl Drop for Multiplier {
+    fn drop(&mut self) {
+        if let Some(registers) = self.tiles.registers
+            && self.rows > 0
+        {
+            // SAFETY: they were set up, so the CPU has them.
+            unsafe { (registers.release)() }
+        }
     }
 }
 

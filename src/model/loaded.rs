@@ -53,6 +53,8 @@ pub(super) struct Loaded {
     name: Option<String>,
     parameters: u64,
     file_bytes: usize,
+    /// That of the header, by which a file that was replaced is told.
+    header_checksum: Option<u64>,
     limits: Limits,
 }
 
@@ -157,13 +159,21 @@ impl Model {
     /// part at a time, and finds what has been damaged since; what was changed on purpose may have new checksums.
     ///
     /// # Errors
-    /// [`Error::Checksum`] with the first tensor that is damaged, [`Error::Gguf`] for a damaged header, [`Error::Missing`] if the file holds
-    /// no checksums, [`Error::Read`], [`Error::OutOfMemory`].
+    /// [`Error::Checksum`] with the first tensor that is damaged, [`Error::Gguf`] for a damaged header, [`Error::Replaced`] if the file holds
+    /// another model by now, [`Error::Missing`] if it holds no checksums, [`Error::Read`], [`Error::OutOfMemory`].
     pub fn verify(&self) -> Result<(), Error> {
-        watched(Threads::This, PART, || {
-            let storage = self.weights().storage();
-            storage.verify(&storage.header_again(self.limits())?)
-        })
+        watched(Threads::This, PART, || self.weights().storage().verify(&self.header_again()?))
+    }
+
+    /// The header as it is in the file now.
+    fn header_again(&self) -> Result<Header, Error> {
+        let watch = Watch::start(Threads::This, PART);
+        let header = self.weights().storage().header_again(self.limits())?;
+        watch.check()?;
+        if header.checksum() != self.loaded.header_checksum {
+            return Err(Error::Replaced);
+        }
+        Ok(header)
     }
 
     fn load(storage: Storage, options: &ModelOptions) -> Result<Self, Error> {
@@ -183,6 +193,7 @@ impl Model {
             crate::shown(name.as_deref().unwrap_or("a model without a name")),
             config.head.name()
         );
+        let header_checksum = header.checksum();
         let weights = Arc::new(Weights::new(storage, header.tensors()));
         let vocabulary = Vocabulary::from_metadata(header.into_metadata())?;
         let loaded = Loaded {
@@ -202,6 +213,7 @@ impl Model {
             name,
             parameters,
             file_bytes,
+            header_checksum,
             limits,
         };
         Ok(Model { loaded: Arc::new(loaded) })
@@ -265,7 +277,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use, [`Error::Hyperparameter`] if it has
-    /// more pieces than the model has words, [`Error::Gguf`] if the file has changed since it was opened.
+    /// more pieces than the model has words, [`Error::Replaced`] or [`Error::Gguf`] if the file has changed since it was opened.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
@@ -279,10 +291,7 @@ impl Model {
     }
 
     fn build_tokenizer(&self) -> Result<Tokenizer, Error> {
-        let watch = Watch::start(Threads::This, "a part of the tokenizer");
-        let metadata = self.weights().storage().header_again(self.limits())?.into_metadata();
-        watch.check()?;
-        let vocabulary = Vocabulary::from_metadata(metadata)?.ok_or(Error::Missing {
+        let vocabulary = Vocabulary::from_metadata(self.header_again()?.into_metadata())?.ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt; lxmert-run takes token ids",
         })?;

@@ -9,10 +9,6 @@ use super::{Error, features::read_bounded};
 use crate::limits::raise;
 use crate::{Limits, reserve};
 
-/// Most pixels that the scans of a JPEG image may go over, those of each scan counted: an image of 64 million pixels may have 16. A file
-/// of a few kilobytes could ask for minutes of work else, since a scan takes a dozen bytes there.
-const MAX_SCANNED_PIXELS: u64 = 1 << 30;
-
 /// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
 ///
 /// # Errors
@@ -115,9 +111,11 @@ fn check_jpeg(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
         return Err(unusable("the JPEG data has no frame or no scan"));
     }
     check_pixels(pixels, limits)?;
-    if pixels.saturating_mul(scans) > MAX_SCANNED_PIXELS {
+    let most = limits.image_scanned_pixels;
+    if pixels.saturating_mul(scans) > most as u64 {
         return Err(unusable(&format!(
-            "{scans} scans of {pixels} pixels take too long; at most {MAX_SCANNED_PIXELS} pixels are gone over"
+            "{scans} scans of {pixels} pixels take too long; at most {most} pixels are gone over, or {}",
+            raise!(image_scanned_pixels)
         )));
     }
     Ok(())

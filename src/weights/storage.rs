@@ -147,7 +147,8 @@ impl Storage {
         }
     }
 
-    /// Compares every tensor with its checksum in that header of the file. A map is read as a file, so that its pages take no memory.
+    /// Compares every tensor with its checksum in that header of the file. A map is read as a file, so that its pages take no memory;
+    /// of a loader the copy is read that sessions use, if there is one.
     ///
     /// # Errors
     /// [`Error::Checksum`] for the first that differs, [`Error::Missing`] if the file holds no checksums, [`Error::Read`],
@@ -177,8 +178,7 @@ impl Storage {
     pub fn view(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Mapped { map, .. } => Some(map),
-            Kind::Loader { copy, .. } => copy.get().map(AlignedBuffer::as_slice),
-            Kind::Static(_) | Kind::Owned(_) => self.in_memory(),
+            Kind::Loader { .. } | Kind::Static(_) | Kind::Owned(_) => self.in_memory(),
         }
     }
 
@@ -187,7 +187,8 @@ impl Storage {
         match &self.kind {
             Kind::Static(bytes) => Some(bytes),
             Kind::Owned(buffer) => Some(buffer.as_slice()),
-            Kind::Mapped { .. } | Kind::Loader { .. } => None,
+            Kind::Loader { copy, .. } => copy.get().map(AlignedBuffer::as_slice),
+            Kind::Mapped { .. } => None,
         }
     }
 

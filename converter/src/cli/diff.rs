@@ -9,8 +9,8 @@ use lxmert::model::Packing;
 use lxmert_converter::{Difference, ErrorReport};
 use serde::Serialize;
 
-use super::Failure;
 use super::inspect::shown;
+use super::{Failure, Limited};
 
 /// Compares two GGUF files: their metadata, and the values of their tensors
 ///
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    limited: Limited,
 }
 
 /// All differences of two files.
@@ -63,7 +66,8 @@ struct TensorReport {
 
 /// Prints the differences.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let open = |path: &PathBuf| File::open(path);
+    let limits = arguments.limited.limits()?;
+    let open = |path: &PathBuf| File::open_within(path, &limits);
     let (a, b) = (open(&arguments.a)?, open(&arguments.b)?);
     let is_packed = |file: &File| Packing::is_in(file.header().metadata());
     if is_packed(&a) != is_packed(&b) {

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lxmert::{Answers, Model, Session, SessionOptions};
+use lxmert::{Answers, ModelOptions, Session, SessionOptions};
 use serde::Serialize;
 
-use super::Failure;
 use super::questions::Questions;
+use super::{Asked, Failure};
 
 /// Measures how well a model answers the questions of a file
 ///
@@ -30,9 +30,8 @@ pub struct Arguments {
     #[arg(long, value_name = "F32.gguf")]
     reference: Option<PathBuf>,
 
-    /// Ask only the first N questions
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
-    limit: usize,
+    #[command(flatten)]
+    asked: Asked,
 
     /// Threads to compute with [default: all cores]
     #[arg(long, short, value_name = "N")]
@@ -66,10 +65,12 @@ struct Report {
 
 /// Asks, and prints the measures.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut questions = Questions::read(&arguments.data, arguments.limit)?;
+    let (most, options) = arguments.asked.options()?;
+    let mut questions = Questions::read(&arguments.data, most)?;
     let threads = arguments.threads.map(NonZeroUsize::get);
-    let mut session = session(&arguments.model, threads)?;
-    let mut reference = arguments.reference.as_ref().map(|path| self::session(path, threads)).transpose()?;
+    let mut session = session(&arguments.model, &options, threads)?;
+    let mut reference =
+        arguments.reference.as_ref().map(|path| self::session(path, &options, threads)).transpose()?;
     if let Some(reference) = &reference
         && reference.model().labels() != session.model().labels()
     {
@@ -79,8 +80,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(super::print(&if arguments.json { super::json(&report) } else { as_text(&report) }))
 }
 
-fn session(path: &PathBuf, threads: Option<usize>) -> Result<Session, Failure> {
-    let model = Model::open(path)?;
+fn session(path: &PathBuf, options: &ModelOptions, threads: Option<usize>) -> Result<Session, Failure> {
+    let model = options.open(path)?;
     if model.labels().is_none() {
         return Err(format!("{}: the file holds no answers", path.display()).into());
     }

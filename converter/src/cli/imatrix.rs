@@ -10,8 +10,8 @@ use lxmert::gguf::File;
 use lxmert::{Model, Output, Session, SessionOptions};
 use lxmert_converter::Collector;
 
-use super::Failure;
 use super::questions::Questions;
+use super::{Asked, Failure};
 
 /// Measures how much each column of a model's matrices matters, for quantization with --imatrix
 ///
@@ -31,9 +31,8 @@ pub struct Arguments {
     #[arg(long, short, value_name = "OUT.gguf")]
     output: PathBuf,
 
-    /// Ask only the first N questions
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
-    limit: usize,
+    #[command(flatten)]
+    asked: Asked,
 
     /// Threads to compute with [default: all cores]
     #[arg(long, short, value_name = "N")]
@@ -42,13 +41,14 @@ pub struct Arguments {
 
 /// Asks, and writes what the matrices were multiplied with.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut questions = Questions::read(&arguments.data, arguments.limit)?;
+    let (most, options) = arguments.asked.options()?;
+    let mut questions = Questions::read(&arguments.data, most)?;
     if [&arguments.model, &arguments.data].iter().any(|input| is_same_file(input, &arguments.output)) {
         return Err(format!("{}: the output is one of the input files", arguments.output.display()).into());
     }
-    let file = File::open(&arguments.model)?;
+    let file = File::open_within(&arguments.model, &options.limits)?;
     let sha256 = file.header().metadata().opt_str("lxmert.source.sha256").ok().flatten();
-    let model = Model::open(&arguments.model)?;
+    let model = options.open(&arguments.model)?;
     let collected = collect(&model, &mut questions, arguments.threads)?;
 
     let dataset = arguments.data.file_name().unwrap_or_default().to_string_lossy();

@@ -8,7 +8,7 @@ use lxmert::gguf::{Array, File, Metadata, TensorInfo, TensorType, Value};
 use lxmert::model::{Config, Packing};
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, Limited};
 
 /// Lists a GGUF file's metadata and tensors, whatever model it is of
 #[derive(Parser)]
@@ -20,11 +20,14 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    limited: Limited,
 }
 
 /// Prints the listing.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let file = File::open(&arguments.file)?;
+    let file = File::open_within(&arguments.file, &arguments.limited.limits()?)?;
     Ok(super::print(&if arguments.json { super::json(&as_json(&file)) } else { as_text(&file) }))
 }
 

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use lxmert::{Limits, ModelOptions};
 
 /// Converts an LXMERT checkpoint to one GGUF file.
 ///
@@ -43,6 +44,46 @@ enum Command {
     Eval(eval::Arguments),
     Imatrix(imatrix::Arguments),
     Verify(verify::Arguments),
+}
+
+/// How much a command takes from files.
+#[derive(clap::Args)]
+struct Limited {
+    /// Set a limit on what is taken from files, such as tensors=20000; may be repeated. An error that speaks of a limit names it
+    #[arg(long = "limit", value_name = "NAME=N")]
+    limits: Vec<String>,
+}
+
+impl Limited {
+    /// The limits.
+    fn limits(&self) -> Result<Limits, Failure> {
+        let mut limits = Limits::default();
+        self.limits.iter().try_for_each(|limit| limits.set_from(limit))?;
+        Ok(limits)
+    }
+}
+
+/// How many questions a command asks, and how much it takes from files.
+#[derive(clap::Args)]
+struct Asked {
+    /// Ask only the first N questions; or set a limit on what is taken from files, such as tensors=20000, which may be repeated
+    #[arg(long = "limit", value_name = "N|NAME=N")]
+    limits: Vec<String>,
+}
+
+impl Asked {
+    /// How many questions to ask at most, and how to load models.
+    fn options(&self) -> Result<(usize, ModelOptions), Failure> {
+        let (mut most, mut options) = (usize::MAX, ModelOptions::default());
+        for limit in &self.limits {
+            match limit.parse() {
+                Ok(count) => most = count,
+                Err(_) if limit.contains('=') => options.limits.set_from(limit)?,
+                Err(_) => return Err(format!("--limit: expected N or NAME=N, found {limit:?}").into()),
+            }
+        }
+        Ok((most, options))
+    }
 }
 
 /// Why a command failed, in one line.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lxmert::gguf::File;
 
-use super::Failure;
+use super::{Failure, Limited};
 
 /// Compares the header and every tensor of GGUF files with the checksums that lxmert-quantize has stored in them
 ///
@@ -17,12 +17,16 @@ pub struct Arguments {
     /// Files to verify
     #[arg(value_name = "FILE.gguf", required = true)]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    limited: Limited,
 }
 
 /// Prints a line for each file that is whole.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let limits = arguments.limited.limits()?;
     for path in &arguments.files {
-        let file = File::open(path)?;
+        let file = File::open_within(path, &limits)?;
         file.verify().map_err(|error| format!("{}: {error}", path.display()))?;
         let (tensors, bytes) = (file.header().tensors().len(), file.bytes());
         let line = format!(

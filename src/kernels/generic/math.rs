@@ -62,20 +62,46 @@ const PHI: [f32; 13] = [
 ];
 
 /// x · Φ(x), with Φ the normal distribution: the GELU by the error function, without a division or an exponential.
+///
+/// A polynomial is a chain of operations of which each waits for the one before: several side by side fill the time.
 #[inline(always)]
-unsafe fn gelu<V: Vector>(x: V::F) -> V::F {
+unsafe fn gelu<V: Vector, const N: usize>(mut x: [V::F; N]) -> [V::F; N] {
     // SAFETY: the caller vouches for the CPU.
     unsafe {
-        // Below the limit Φ is not quite 0, and must not grow with x.
-        let x = V::max(V::splat(-PHI_LIMIT), x);
-        let within = V::min(V::splat(PHI_LIMIT), x);
-        let square = V::mul(within, within);
-        let t = V::mul_add(square, V::splat(2.0 / (PHI_LIMIT * PHI_LIMIT)), V::splat(-1.0));
-        let mut series = V::splat(PHI[0]);
-        for coefficient in &PHI[1..] {
-            series = V::mul_add(series, t, V::splat(*coefficient));
+        let mut t = x;
+        for (x, t) in x.iter_mut().zip(&mut t) {
+            // Below the limit Φ is not quite 0, and must not grow with x.
+            *x = V::max(V::splat(-PHI_LIMIT), *x);
+            let within = V::min(V::splat(PHI_LIMIT), *x);
+            let square = V::mul(within, within);
+            *t = V::mul_add(square, V::splat(2.0 / (PHI_LIMIT * PHI_LIMIT)), V::splat(-1.0));
         }
-        V::mul(x, V::mul_add(within, series, V::splat(0.5)))
+        let mut series = [V::splat(PHI[0]); N];
+        for coefficient in &PHI[1..] {
+            for (series, t) in series.iter_mut().zip(&t) {
+                *series = V::mul_add(*series, *t, V::splat(*coefficient));
+            }
+        }
+        for (x, series) in x.iter_mut().zip(&series) {
+            let within = V::min(V::splat(PHI_LIMIT), *x);
+            *x = V::mul(*x, V::mul_add(within, *series, V::splat(0.5)));
+        }
+        x
+    }
+}
+
+/// Applies an activation to several registers.
+#[inline(always)]
+pub unsafe fn activate_all<V: Vector, const N: usize>(activation: Activation, mut x: [V::F; N]) -> [V::F; N] {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        if activation == Activation::Gelu {
+            return gelu::<V, N>(x);
+        }
+        for x in &mut x {
+            *x = activate::<V>(activation, *x);
+        }
+        x
     }
 }
 
@@ -86,7 +112,7 @@ pub unsafe fn activate<V: Vector>(activation: Activation, x: V::F) -> V::F {
     unsafe {
         match activation {
             Activation::None => x,
-            Activation::Gelu => gelu::<V>(x),
+            Activation::Gelu => gelu::<V, 1>([x])[0],
             Activation::GeluNew => {
                 // x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
                 let cube = V::mul(V::mul(x, x), x);

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::math::activate;
+use super::math::{activate, activate_all};
 use crate::kernels::vector::{Dot, Vector};
 use crate::kernels::{Activation, BLOCK, Finish, LINE, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
 
@@ -206,38 +206,114 @@ pub(in crate::kernels) unsafe fn finish<V: Vector, S: Scaling<V>>(
     scaling: &S,
     finish: &Finish,
 ) {
-    let mut column = finish.first;
-    while column < finish.end {
-        let count = V::LANES.min(finish.end - column);
-        let at = column - finish.first;
-        // SAFETY: as the caller vouches; of results and residuals only `count` numbers are touched.
-        unsafe {
-            let columns = scaling.columns(column);
-            let bias = V::load(finish.bias.add(column));
-            let sums = sums.add(column);
-            let to = finish.to.add(at);
-            if !finish.residual.is_null() {
-                for row in 0..finish.rows {
-                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
-                    let residual =
-                        V::load_first(finish.residual.add(row * finish.residual_stride + at), count);
-                    let result = V::add(activate::<V>(finish.activation, sum), residual);
-                    V::store_first(to.add(row * finish.stride), result, count);
-                }
-            } else if finish.activation == Activation::Gelu {
-                // The usual one gets a loop of its own, in which nothing is decided.
-                for row in 0..finish.rows {
-                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
-                    V::store_first(to.add(row * finish.stride), activate::<V>(Activation::Gelu, sum), count);
-                }
-            } else {
-                for row in 0..finish.rows {
-                    let sum = scaling.scaled(sums.add(row * PANEL), row, columns, bias);
-                    V::store_first(to.add(row * finish.stride), activate::<V>(finish.activation, sum), count);
-                }
-            }
+    // SAFETY: as the caller vouches.
+    unsafe {
+        // The usual ones get loops of their own, in which nothing is decided.
+        match (finish.residual.is_null(), finish.activation) {
+            (true, Activation::None) => finish_rows::<V, S>(sums, scaling, finish, Activation::None, false),
+            (true, Activation::Gelu) => finish_rows::<V, S>(sums, scaling, finish, Activation::Gelu, false),
+            (true, activation) => finish_rows::<V, S>(sums, scaling, finish, activation, false),
+            (false, activation) => finish_rows::<V, S>(sums, scaling, finish, activation, true),
         }
-        column += V::LANES;
+    }
+}
+
+/// [`finish`] with that activation, and whether there is a residual.
+///
+/// Two registers of columns at a time, so that the cache lines of a row of results are written side by side, and of two rows, which
+/// wait less for each other.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn finish_rows<V: Vector, S: Scaling<V>>(
+    sums: *const u32,
+    scaling: &S,
+    finish: &Finish,
+    activation: Activation,
+    has_residual: bool,
+) {
+    let mut column = finish.first;
+    // SAFETY: as the caller vouches; of results and residuals only the columns to keep are touched.
+    unsafe {
+        while column + 2 * V::LANES <= finish.end {
+            let second = column + V::LANES;
+            let columns = [
+                (column, scaling.columns(column), V::load(finish.bias.add(column))),
+                (second, scaling.columns(second), V::load(finish.bias.add(second))),
+            ];
+            let mut row = 0;
+            while row + 2 <= finish.rows {
+                finish_pairs::<V, S, 4>(sums, scaling, finish, row, columns, activation, has_residual);
+                row += 2;
+            }
+            if row < finish.rows {
+                finish_pairs::<V, S, 2>(sums, scaling, finish, row, columns, activation, has_residual);
+            }
+            column += 2 * V::LANES;
+        }
+        while column < finish.end {
+            let count = V::LANES.min(finish.end - column);
+            let scales = scaling.columns(column);
+            let bias = V::load(finish.bias.add(column));
+            for row in 0..finish.rows {
+                let scaled = scaling.scaled(sums.add(row * PANEL + column), row, scales, bias);
+                let result = activate::<V>(activation, scaled);
+                store_result::<V>(result, finish, (row, column, count), has_residual);
+            }
+            column += V::LANES;
+        }
+    }
+}
+
+/// `N` registers of results: of two registers of columns each, from a row on.
+///
+/// # Safety
+/// As [`finish`]; there are as many rows, and all those columns are to be kept.
+#[inline(always)]
+unsafe fn finish_pairs<V: Vector, S: Scaling<V>, const N: usize>(
+    sums: *const u32,
+    scaling: &S,
+    finish: &Finish,
+    first: usize,
+    columns: [(usize, S::Columns, V::F); 2],
+    activation: Activation,
+    has_residual: bool,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let mut results = [V::splat(0.0); N];
+        for (n, result) in results.iter_mut().enumerate() {
+            let (row, (column, scales, bias)) = (first + n / 2, columns[n % 2]);
+            *result = scaling.scaled(sums.add(row * PANEL + column), row, scales, bias);
+        }
+        let results = activate_all::<V, N>(activation, results);
+        for (n, result) in results.into_iter().enumerate() {
+            let (row, column) = (first + n / 2, columns[n % 2].0);
+            store_result::<V>(result, finish, (row, column, V::LANES), has_residual);
+        }
+    }
+}
+
+/// Adds the residual, if there is one, and stores so many columns of a row.
+///
+/// # Safety
+/// As [`finish`]; those columns are to be kept.
+#[inline(always)]
+unsafe fn store_result<V: Vector>(
+    mut result: V::F,
+    finish: &Finish,
+    (row, column, count): (usize, usize, usize),
+    has_residual: bool,
+) {
+    let at = column - finish.first;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if has_residual {
+            let residual = finish.residual.add(row * finish.residual_stride + at);
+            result = V::add(result, V::load_first(residual, count));
+        }
+        V::store_first(finish.to.add(row * finish.stride + at), result, count);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::ggml;
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::packed::columns_within;
 use crate::kernels::workers::{Phases, Workers};
-use crate::kernels::{Ahead, Element, Finish, Head, PANEL, RowScale, Tile, even_block};
+use crate::kernels::{Ahead, Element, Finish, Head, Multiplier, PANEL, RowScale, Tile, even_block};
 use crate::model::LAYER_NORM_EPSILON;
 use crate::weights::{Storage, Stored};
 
@@ -350,7 +350,6 @@ impl<'r> Run<'r> {
     fn panel(&self, product: &Product, matrix: &Matrix, panel: usize, ahead: &mut Ahead, worker: usize) {
         let functions = self.program.kernels.functions;
         let layout = matrix.layout;
-        let tiles = self.program.kernels.tiles(layout);
         let rows = product.rows.count(self.call.sizes);
         let prepared = self.prepared(product.prepared);
         let columns = columns_within(panel, &product.outputs);
@@ -358,6 +357,7 @@ impl<'r> Run<'r> {
         let to_column = first_output + columns.start - product.outputs.start;
         let scratch = self.scratch(worker);
         let per_block = prepared.rows_per_block();
+        let mut multiplier = Multiplier::new(self.program.kernels.tiles(layout));
         let mut first = 0;
         while first < rows {
             let count = per_block.min(rows - first);
@@ -387,7 +387,7 @@ impl<'r> Run<'r> {
             // layouts say, the scratch holds a tile, constants and columns are padded by a register, and the rows of results and
             // residuals have `product.outputs` columns.
             unsafe {
-                tiles.by_rows[count - 1][times](&tile, scratch.cast());
+                multiplier.tile(&tile, times, scratch.cast());
                 match layout.element {
                     Element::Int8 => {
                         let (weights, totals) =

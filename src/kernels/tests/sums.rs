@@ -29,7 +29,7 @@ fn sums(tiles: Tiles, rows: usize, times: usize, panel: &[u8], prepared: &[u8], 
     let tile =
         Tile { panel: panel.as_ptr(), count: rows, rows: prepared.as_ptr(), units, ahead: std::ptr::null() };
     // SAFETY: the CPU has the instructions; the lengths are as checked, with room for all sums.
-    unsafe { tiles.by_rows[rows - 1][times](&tile, sums.as_mut_ptr()) };
+    unsafe { Multiplier::new(tiles).tile(&tile, times, sums.as_mut_ptr()) };
     assert!(sums[rows * PANEL..].iter().all(|sum| *sum == CANARY), "sums of rows that there are not");
     sums.truncate(rows * PANEL);
     sums

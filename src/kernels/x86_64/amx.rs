@@ -5,18 +5,15 @@
 //! other, since an instruction takes 16 units of each. Up to 32 rows are two registers high and a panel is two registers wide, so that
 //! four registers of sums take one load per product.
 //!
-//! Each tile sets the registers up for its number of rows and leaves them unused: nothing is kept from one to the next, and neither a
-//! thread that sleeps nor another user of AMX in the process is in the way. That costs 100 ns, beside the 1000 and more that it takes
-//! to read a panel from memory, so a tile has more rows than the registers hold and computes them block by block.
+//! The registers are set up for a number of rows, which takes 80 ns, and left unused after the tiles of a panel: a thread that sleeps
+//! keeps nothing in them, and another user of AMX in the process finds them free.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
 use super::avx512_bf16;
-use crate::kernels::{
-    Functions, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowOrder, Tile, TileFn, Tiles, UNIT, even_block,
-};
+use crate::kernels::{Functions, LINE, PANEL, PANEL_STEP, Registers, RowOrder, Tile, TileFn, Tiles, UNIT};
 
 /// Units of a step: those of one row of a register.
 const DEPTH: usize = 16;
@@ -90,12 +87,12 @@ struct Shape {
     rows: [u8; 16],
 }
 
-/// The most rows whose sums the registers hold.
-const BLOCK_ROWS: usize = 2 * HEIGHT;
+/// The most rows whose sums the registers hold: those of a tile.
+const MOST_ROWS: usize = 2 * HEIGHT;
 
 /// The shape for each number of rows.
-static SHAPES: [Shape; BLOCK_ROWS + 1] = {
-    let mut shapes = [const { shape(0) }; BLOCK_ROWS + 1];
+static SHAPES: [Shape; MOST_ROWS + 1] = {
+    let mut shapes = [const { shape(0) }; MOST_ROWS + 1];
     let mut rows = 1;
     while rows < shapes.len() {
         shapes[rows] = shape(rows);
@@ -139,53 +136,35 @@ macro_rules! fetch {
     };
 }
 
+/// Sets the registers up for tiles of so many rows.
+///
+/// # Safety
+/// This process may use AMX. There is a row at least, and no more than [`MOST_ROWS`].
+unsafe fn set_up(rows: usize) {
+    // SAFETY: the shape is one that the CPU takes.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES[rows], options(nostack, preserves_flags, readonly)) }
+}
+
+/// Leaves the registers unused.
+///
+/// # Safety
+/// This process may use AMX.
+unsafe fn release() {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
+}
+
 /// Defines the sums of a tile by the instruction that `$multiply` names.
 macro_rules! sums_by {
-    ($name:ident, $block:ident, $multiply:literal) => {
+    ($name:ident, $multiply:literal) => {
         /// # Safety
-        /// This process may use AMX. The tile has a row at least, and at most [`MAX_TILE_ROWS`], which lie one after the other as
-        /// [`RowOrder::RowByRow`] says. Panel and rows are whole steps, one at least. There is room for as many rows of sums.
+        /// The registers are [`set_up`] for the tile's rows, which lie one after the other as [`RowOrder::RowByRow`] says. Panel and
+        /// rows are whole steps, one at least. There is room for as many rows of sums.
         unsafe fn $name<const TIMES: usize>(tile: &Tile, sums: *mut u32) {
             const { assert!(TIMES <= 2) };
-            let rows = even_block(tile.count, BLOCK_ROWS);
-            let blocks = tile.count.div_ceil(rows);
-            // SAFETY: the shape is one that the CPU takes; the blocks' rows are the tile's. Between the blocks nothing but these
-            // functions uses the registers, which are free when this begins and when it ends.
-            unsafe {
-                asm!("ldtilecfg [{}]", in(reg) &SHAPES[rows], options(nostack, preserves_flags, readonly));
-                for block in 0..blocks {
-                    // The last one begins early enough to be whole: what it computes again comes out the same.
-                    let first = (block * rows).min(tile.count - rows);
-                    let sums = sums.add(first * PANEL);
-                    // What is to be fetched is shared out to the first two blocks, if there are two.
-                    let times = if blocks == 1 { TIMES } else { usize::from(block < TIMES) };
-                    match times {
-                        0 => $block::<0>(tile, (first, rows), tile.ahead, sums),
-                        1 => {
-                            let fetched = tile.units / DEPTH * DEPTH * LINE;
-                            $block::<1>(tile, (first, rows), tile.ahead.wrapping_add(block * fetched), sums);
-                        }
-                        _ => $block::<2>(tile, (first, rows), tile.ahead, sums),
-                    }
-                }
-                asm!("tilerelease", options(nostack, preserves_flags, nomem));
-            }
-        }
-
-        /// The sums of `rows` of the tile's rows, from `first` on.
-        ///
-        /// # Safety
-        /// As above; the registers have the shape for so many rows.
-        unsafe fn $block<const TIMES: usize>(
-            tile: &Tile,
-            (first, rows): (usize, usize),
-            ahead: *const u8,
-            sums: *mut u32,
-        ) {
             let row_bytes = RowOrder::RowByRow.row_bytes(tile.units);
-            let (upper, lower) = halves(rows);
-            let upper_rows = tile.rows.wrapping_add(first * row_bytes);
-            let lower_rows = upper_rows.wrapping_add(upper * row_bytes);
+            let (upper, lower) = halves(tile.count);
+            let lower_rows = tile.rows.wrapping_add(upper * row_bytes);
             let lower_sums = sums.wrapping_add(upper * PANEL);
             // SAFETY: a step reads 16 units of each column and row; with no lower rows their registers have no size, and are not
             // touched. A prefetch may name any address.
@@ -242,10 +221,10 @@ macro_rules! sums_by {
                     step = in(reg) PANEL_STEP,
                     panel_step = const DEPTH * PANEL_STEP,
                     width = const WIDTH,
-                    rows = inout(reg) upper_rows => _,
+                    rows = inout(reg) tile.rows => _,
                     lower_rows = inout(reg) lower_rows => _,
                     row_bytes = in(reg) row_bytes,
-                    ahead = inout(reg) ahead => _,
+                    ahead = inout(reg) tile.ahead => _,
                     fetched = const TIMES * DEPTH * LINE,
                     times = const TIMES,
                     steps = inout(reg) tile.units / DEPTH => _,
@@ -260,18 +239,19 @@ macro_rules! sums_by {
     };
 }
 
-sums_by! { int8, block_of_int8, "tdpbusd" }
-sums_by! { bf16, block_of_bf16, "tdpbf16ps" }
+sums_by! { int8, "tdpbusd" }
+sums_by! { bf16, "tdpbf16ps" }
 
 /// AVX-512's functions, with the products of AMX.
 pub(super) const FUNCTIONS: Functions = Functions {
-    int8_matrices: Some(tiles(&[[int8::<0>, int8::<1>, int8::<2>]; MAX_TILE_ROWS])),
-    bf16_matrices: Some(tiles(&[[bf16::<0>, bf16::<1>, bf16::<2>]; MAX_TILE_ROWS])),
+    int8_matrices: Some(tiles(&[[int8::<0>, int8::<1>, int8::<2>]; MOST_ROWS])),
+    bf16_matrices: Some(tiles(&[[bf16::<0>, bf16::<1>, bf16::<2>]; MOST_ROWS])),
     ..avx512_bf16::FUNCTIONS
 };
 
 const fn tiles(by_rows: &'static [[TileFn; 3]]) -> Tiles {
-    Tiles { by_rows, parts: 1, depth: DEPTH, fetched_lines: DEPTH, order: RowOrder::RowByRow }
+    let registers = Some(Registers { set_up, release });
+    Tiles { by_rows, parts: 1, depth: DEPTH, fetched_lines: DEPTH, order: RowOrder::RowByRow, registers }
 }
 
 /// Multiplies registers `times` times and returns how many multiplications that were: what `measure::peak` takes the time of. It is
@@ -293,7 +273,7 @@ macro_rules! peak {
                     "dec {times}",
                     "jnz 2b",
                     "tilerelease",
-                    shape = in(reg) &SHAPES[BLOCK_ROWS],
+                    shape = in(reg) &SHAPES[MOST_ROWS],
                     times = inout(reg) times => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

@@ -1,8 +1,10 @@
 //! The form since PyTorch 1.6: a zip archive with the pickle as `data.pkl` and each storage as a member of its own, stored
 //! without compression, `data/KEY`.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
@@ -44,21 +46,59 @@ fn place_of(storage: &Storage<'_>, places: &Places, sizes: &Places) -> Result<u6
     Ok(*place)
 }
 
+/// Bytes of an archive's own list that a member takes at most: a name of a hundred letters, and what else is known of it.
+const LISTED_BYTES: u64 = 512;
+
+/// Bytes that an archive's end may take beside its list, comment included.
+const END_BYTES: u64 = 1 << 17;
+
+/// A file of which no more than so many bytes are read. The zip library lists all members when it opens an archive, and its list takes
+/// ten times the memory of theirs.
+struct Metered {
+    file: File,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(left) = self.left.get().checked_sub(buffer.len() as u64) else {
+            return Err(std::io::Error::other("its list of members is longer than that of so many"));
+        };
+        self.left.set(left);
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, position: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
 struct Archive<'a> {
     file: &'a DataFile,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<BufReader<Metered>>,
     /// What stands before the name of every member.
     prefix: String,
 }
 
 impl<'a> Archive<'a> {
     fn open(file: &'a DataFile) -> Result<Self, Error> {
-        let zip = ZipArchive::new(BufReader::new(file.handle()?)).map_err(|error| unreadable(file, error))?;
-        let (members, limit) = (zip.len(), file.limits.archive_members);
-        if members > limit {
+        let limit = file.limits.archive_members;
+        let too_many = || {
             let raise = "raise the limit archive_members: --limit archive_members=N, Limits::archive_members";
-            return Err(broken(file, format_args!("it has {members} members, more than {limit}: {raise}")));
+            broken(file, format_args!("it has more than {limit} members: {raise}"))
+        };
+        let left = Rc::new(Cell::new((limit as u64).saturating_mul(LISTED_BYTES).saturating_add(END_BYTES)));
+        let metered = Metered { file: file.handle()?, left: left.clone() };
+        let zip = ZipArchive::new(BufReader::new(metered)).map_err(|error| match error {
+            ZipError::Io(error) if error.kind() == std::io::ErrorKind::Other => too_many(),
+            error => unreadable(file, error),
+        })?;
+        if zip.len() > limit {
+            return Err(too_many());
         }
+        left.set(u64::MAX);
         let names = zip.file_names().filter_map(Result::ok);
         let prefixes: Vec<_> =
             names.filter_map(|name| name.strip_suffix("data.pkl").map(str::to_owned)).collect();

@@ -24,8 +24,8 @@ pub struct Source {
 }
 
 pub unsafe extern "C" fn read(data: *mut c_void, buffer: *mut c_void, size: usize) -> i64 {
-    // SAFETY: the library gives back what `load_from_loader` gave it, from one thread at a time.
-    let source = unsafe { &mut *data.cast::<Source>() };
+    // SAFETY: the library gives back what `load_from_loader` gave it, from one thread at a time: nothing, if the struct was too short.
+    let Some(source) = (unsafe { data.cast::<Source>().as_mut() }) else { return -1 };
     let rest = file().get(source.place..).unwrap_or_default();
     let count = match source.manner % 8 {
         5 => return -1,
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn read(data: *mut c_void, buffer: *mut c_void, size: usiz
 
 pub unsafe extern "C" fn seek(data: *mut c_void, offset: u64) -> c_int {
     // SAFETY: as in `read`.
-    let source = unsafe { &mut *data.cast::<Source>() };
+    let Some(source) = (unsafe { data.cast::<Source>().as_mut() }) else { return -1 };
     source.place = usize::try_from(offset).unwrap_or(usize::MAX);
     c_int::from(source.manner % 16 == 8)
 }
