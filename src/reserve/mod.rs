@@ -5,8 +5,9 @@
 //! served from a part of the program that is kept for this, and noted. The work at hand goes on, to the end of the step that somebody
 //! [`watched`]; there its result is dropped, which gives the memory back, and [`Error::OutOfMemory`] returned in its place.
 //!
-//! A request of more than [`MOST`] bytes is refused as ever: who asks for that much takes no for an answer. When the reserve itself is
-//! used up, the program ends with the standard library's line, `memory allocation of 48 bytes failed`.
+//! A request of more than [`MOST`] bytes is refused as ever: who asks for that much in this project takes no for an answer, or has asked
+//! with [`probe`] before. Where another crate does not, or the reserve itself is used up, the program ends with the standard library's
+//! line, such as `memory allocation of 48 bytes failed`.
 
 mod room;
 
@@ -19,7 +20,8 @@ use crate::Error;
 use room::Room;
 
 /// Bytes of the reserve: nothing but addresses until it is used, and of a system that promises no more memory than it has, bytes that were
-/// promised when the program was loaded. More than what the tokenizer and the answers of the largest usual model take in small blocks.
+/// promised when the program was loaded. Twice what the tokenizer of 30522 pieces takes beside 9500 answers, in small blocks of which each takes
+/// whole units.
 pub const BYTES: usize = 16 << 20;
 
 /// The largest request that is served from the reserve, in bytes.
@@ -47,8 +49,13 @@ static LAST_SIZE: AtomicUsize = AtomicUsize::new(0);
 /// # fn main() {}
 /// ```
 ///
-/// `A` is the allocator that is asked first. Of the program's own requests those that the system refuses are served too, silently, as long
-/// as the reserve lasts.
+/// `A` is the allocator that is asked first. What it refuses is served from 16 MiB that belong to the program, as long as they last: blocks
+/// of up to 4 MiB, aligned to 4096 bytes at most. A function of the library then returns the error when it ends, or earlier.
+/// [`Session::new`](crate::Session::new) looks at the requests of all threads, and may take another's lack of memory for its own; all others
+/// look at the calling thread's. Of the program's own requests those that are refused are served too, silently.
+///
+/// The process still ends, with a line that says so, where the reserve is used up, and where memory runs out in the moment in which a
+/// thread starts: for that the standard library asks the system past every allocator.
 #[derive(Debug, Default)]
 pub struct Reserve<A = System>(A);
 
