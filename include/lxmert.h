@@ -51,8 +51,9 @@
  *
  * Memory. Where there is none, a call returns LXMERT_OUT_OF_MEMORY and leaves nothing behind. Small blocks that the system refuses come
  * from a reserve of 16 MiB in the library for the rest of the call. Until then the reserve takes no memory, unless the process locks all of
- * its own (mlockall). Where the reserve is used up, or memory runs out in the moment in which a thread starts, the process ends with a line
- * such as "memory allocation of N bytes failed". A copy of the library that was built by hand needs the feature c-library for all this.
+ * its own (mlockall). Where the reserve is used up, or memory runs out in the moment in which a thread starts or first calls a library that
+ * was loaded with dlopen, the process ends with a line such as "memory allocation of N bytes failed". A copy of the library that was built
+ * by hand needs the feature c-library for all this.
  *
  * Structs that begin with struct_size. Initialise them with the macro of their name that ends in _INIT, which sets struct_size
  * and zeros the rest; zero or NULL in an option is its default. Later versions append fields: the library takes the shorter
