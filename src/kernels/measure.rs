@@ -7,7 +7,8 @@ use super::generic::product::{BlockScaling, Quantized};
 pub use super::packed::Element;
 use super::packed::Layout;
 use super::{
-    Activation, Finish, Functions, Head, InstructionSet, Kernels, PANEL, RowScale, Tile, UNIT, even_block,
+    Activation, Ahead, Finish, Functions, Head, InstructionSet, Kernels, LINE, PANEL, RowOrder, RowScale,
+    Tile, UNIT, even_block,
 };
 use crate::ggml::AlignedBuffer;
 pub use peak::peak;
@@ -58,7 +59,7 @@ impl BenchProduct {
         let fitting = if cached { (CACHED_BYTES / layout.panel_bytes()).max(1) } else { usize::MAX };
         let panels = fitting.min(layout.panels());
         let mut weights = memory(panels * layout.panel_bytes())?;
-        let mut prepared = memory(rows * layout.units() * UNIT)?;
+        let mut prepared = memory(rows * kernels.tiles(layout).order.row_bytes(layout.units()))?;
         for buffer in [&mut weights, &mut prepared] {
             // No denormal numbers in any element: these cost time.
             let (words, _) = buffer.as_mut_slice().as_chunks_mut::<4>();
@@ -95,23 +96,24 @@ impl BenchProduct {
     pub fn run(&mut self) {
         let functions = self.kernels.functions;
         let layout = self.layout;
-        let tiles = self.kernels.tiles(layout.element);
+        let tiles = self.kernels.tiles(layout);
         let per_block = even_block(self.rows, tiles.max_rows());
-        let lines = tiles.lines(self.rows.div_ceil(per_block));
+        let blocks = || (0..self.rows).step_by(per_block);
         let sums = self.sums.as_mut_ptr().cast();
         let panel_at = |panel: usize| &self.weights.as_slice()[panel % self.panels * layout.panel_bytes()..];
         for panel in 0..layout.panels() {
             let first = panel * PANEL;
             let columns = PANEL.min(layout.outputs - first);
-            let blocks = (0..self.rows).step_by(per_block);
-            for (pass, row) in blocks.enumerate() {
+            let mut ahead = Ahead::new(tiles, layout, blocks().count(), panel_at(panel + 1).as_ptr());
+            for row in blocks() {
                 let count = per_block.min(self.rows - row);
-                let fetched = pass * tiles.fetched(layout.units(), lines);
+                let (times, ahead) = ahead.take();
                 let tile = Tile {
                     panel: panel_at(panel).as_ptr(),
-                    rows: self.prepared.as_slice()[row * layout.units() * UNIT..].as_ptr(),
+                    count,
+                    rows: self.prepared.as_slice()[row * tiles.order.row_bytes(layout.units())..].as_ptr(),
                     units: layout.units(),
-                    ahead: panel_at(panel + 1)[fetched % layout.panel_bytes()..].as_ptr(),
+                    ahead,
                 };
                 let finish = Finish {
                     rows: count,
@@ -129,7 +131,7 @@ impl BenchProduct {
                 // SAFETY: the kernels exist, so the CPU has their instructions. A panel and the prepared rows are as long as
                 // their layouts say, `sums` holds a tile and a register more, and so do the constants of a panel's columns.
                 unsafe {
-                    tiles.by_rows[count - 1][lines - 1](&tile, sums);
+                    tiles.by_rows[count - 1][times](&tile, sums);
                     match layout.element {
                         Element::Int8 => {
                             let scaling = Quantized { rows, scales: constants, totals: constants.cast() };
@@ -153,6 +155,8 @@ impl BenchProduct {
 /// An operation on rows, by one thread.
 pub struct BenchRows {
     functions: &'static Functions,
+    /// How products of 8-bit integers want rows of that width.
+    order: RowOrder,
     operation: Operation,
     rows: usize,
     width: usize,
@@ -180,13 +184,17 @@ impl BenchRows {
             Operation::Attention { keys, heads } => scratch_len(rows, keys, width / heads),
             Operation::LayerNorm | Operation::Quantize => 0,
         };
+        let kernels = Kernels::new(set)?;
+        let layout = Layout { element: Element::Int8, inputs: width, outputs: PANEL };
         Some(BenchRows {
-            functions: Kernels::new(set)?.functions,
+            functions: kernels.functions,
+            order: kernels.tiles(layout).order,
             operation,
             rows,
             width,
             numbers: numbers(read),
-            to: vec![0.0; rows * width],
+            // Rows one after the other are padded to an odd number of cache lines.
+            to: vec![0.0; rows * (width + 2 * LINE)],
             scratch: vec![0.0; scratch],
         })
     }
@@ -256,12 +264,12 @@ impl BenchRows {
                 }
             }
             Operation::Quantize => {
-                // As a product of so few rows reads them: side by side.
-                let stride = rows * UNIT;
+                // As a product reads them.
                 for row in 0..rows {
                     let from = from.wrapping_add(row * width);
-                    let to = to.cast::<u8>().wrapping_add(row * UNIT);
-                    // SAFETY: as above; there is a byte for each number, in ⌈width / 4⌉ units of every row.
+                    let (start, stride) = self.order.place(row, rows, width.div_ceil(UNIT));
+                    let to = to.cast::<u8>().wrapping_add(start);
+                    // SAFETY: as above; a row's bytes take less room than its numbers would.
                     unsafe { (self.functions.quantize)(from, width, to, stride) };
                 }
             }

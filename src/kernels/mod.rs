@@ -10,7 +10,8 @@
 //!   (`generic::product`).
 //!
 //! An algorithm is written once, in `generic`, over the traits of `vector`. `all`, `x86_64` and `aarch64` compile it for plain
-//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. A [`Kernels`] can only be had where
+//! Rust and for each instruction set, and all come to the same bits, but for products of bf16. Only the products of AMX, which are
+//! instructions of their own, are written apart. A [`Kernels`] can only be had where
 //! the CPU has its instructions, so that holding one is the proof that its functions may be called. `program` is the model as a list
 //! of such operations, and `workers` the threads that share them.
 
@@ -23,6 +24,7 @@ mod packed;
 mod program;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod vector;
 mod workers;
 #[cfg(target_arch = "x86_64")]
@@ -37,6 +39,7 @@ pub(crate) use program::{
 pub(crate) use workers::Workers;
 
 use generic::product::{BlockScaling, Quantized};
+use tiles::{Ahead, RowOrder, Tile, TileFn, Tiles};
 
 /// Columns of a panel. Every instruction set reads the same panels: a multiple of all widths of tiles.
 pub(crate) const PANEL: usize = 32;
@@ -48,7 +51,7 @@ const UNIT: usize = 4;
 const LINE: usize = crate::ggml::ALIGNMENT;
 
 /// The most rows of any tile.
-const MAX_TILE_ROWS: usize = 14;
+const MAX_TILE_ROWS: usize = 64;
 
 /// Columns of 8-bit integers that may have a scale of their own: a block of q8_0.
 const BLOCK: usize = 32;
@@ -82,18 +85,6 @@ pub(crate) enum Activation {
 struct RowScale {
     scale: f32,
     zero: i32,
-}
-
-/// What one tile of a product reads.
-struct Tile {
-    /// The first step of the panel.
-    panel: *const u8,
-    /// The first step of the prepared rows.
-    rows: *const u8,
-    /// Steps.
-    units: usize,
-    /// What to fetch meanwhile.
-    ahead: *const u8,
 }
 
 /// What becomes of a tile's sums.
@@ -136,36 +127,6 @@ struct Head {
     probabilities: *mut f32,
 }
 
-/// Computes a tile of sums: of [`PANEL`] columns for each row.
-type TileFn = unsafe fn(&Tile, *mut u32);
-
-/// The tiles of one element type: a function for each number of rows, which fetches ahead one cache line per step, or two.
-#[derive(Clone, Copy)]
-struct Tiles {
-    by_rows: &'static [[TileFn; 2]],
-    /// How many times a tile goes through its panel, each time for some of the columns.
-    parts: usize,
-    /// Units of a step.
-    depth: usize,
-}
-
-impl Tiles {
-    /// The most rows of a tile.
-    fn max_rows(self) -> usize {
-        self.by_rows.len()
-    }
-
-    /// How many cache lines each step fetches, for so many tiles of a panel to fetch one of the same length.
-    fn lines(self, tiles: usize) -> usize {
-        if tiles * self.parts * LINE >= self.depth * PANEL_STEP { 1 } else { 2 }
-    }
-
-    /// Bytes that a tile fetches.
-    fn fetched(self, units: usize, lines: usize) -> usize {
-        units / self.depth * lines * LINE * self.parts
-    }
-}
-
 /// The functions of one instruction set.
 struct Functions {
     int8: Tiles,
@@ -173,6 +134,10 @@ struct Functions {
     float: Tiles,
     /// Absent where the CPU does not multiply bf16.
     bf16: Option<Tiles>,
+    /// Tiles of 8-bit integers that are faster for rows of whole steps, where the CPU has some.
+    int8_matrices: Option<Tiles>,
+    /// The same for bf16.
+    bf16_matrices: Option<Tiles>,
     finish_quantized: unsafe fn(*const u32, &Quantized, &Finish),
     finish_blocks: unsafe fn(*const u32, &BlockScaling, &Finish),
     finish_exact: unsafe fn(*const u32, &Finish),
@@ -197,6 +162,9 @@ pub enum InstructionSet {
     AvxVnni,
     /// AVX-512 with VNNI, and with BF16 where the CPU has it.
     Avx512Vnni,
+    /// AVX-512 with AMX's products of matrices, under Linux, which is asked for their use when it is looked for: see
+    /// [`InstructionSet::is_available`].
+    Amx,
     /// NEON, which every 64-bit ARM CPU has.
     Neon,
     /// NEON with the dot product of 8-bit integers, `sdot`.
@@ -207,8 +175,16 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All of them, the most capable of each architecture last.
-    pub const ALL: [InstructionSet; 7] =
-        [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::DotProd, Self::I8mm];
+    pub const ALL: [InstructionSet; 8] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+        Self::Neon,
+        Self::DotProd,
+        Self::I8mm,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -217,6 +193,7 @@ impl InstructionSet {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
             Self::Neon => "neon",
             Self::DotProd => "dotprod",
             Self::I8mm => "i8mm",
@@ -225,10 +202,11 @@ impl InstructionSet {
 
     /// Whether matrices in 16 bits are packed in bf16 for it.
     pub(crate) fn packs_bf16(self) -> bool {
-        matches!(self, Self::Avx512Vnni | Self::I8mm)
+        matches!(self, Self::Avx512Vnni | Self::Amx | Self::I8mm)
     }
 
-    /// Whether this CPU has it.
+    /// Whether this CPU has it. The first question about [`InstructionSet::Amx`] on a CPU that has it asks Linux for the use of its
+    /// registers, by any thread of this process.
     pub fn is_available(self) -> bool {
         Kernels::new(self).is_some()
     }
@@ -276,21 +254,35 @@ impl Kernels {
         unsafe { (self.functions.pack)(panel, scratch) }
     }
 
-    fn tiles(self, element: Element) -> Tiles {
-        match element {
-            Element::Int8 => self.functions.int8,
-            Element::Int8Blocks => self.functions.blocks,
+    /// The most rows of any of its tiles.
+    fn max_tile_rows(self) -> usize {
+        let Functions { int8, blocks, float, bf16, int8_matrices, bf16_matrices, .. } = *self.functions;
+        let all = [Some(int8), Some(blocks), Some(float), bf16, int8_matrices, bf16_matrices];
+        all.into_iter().flatten().map(Tiles::max_rows).max().unwrap_or(0)
+    }
+
+    /// The tiles that multiply with matrices of that layout.
+    fn tiles(self, layout: Layout) -> Tiles {
+        let functions = self.functions;
+        let matrices = match layout.element {
+            Element::Int8 => functions.int8_matrices,
+            Element::Bf16 => functions.bf16_matrices,
+            Element::Int8Blocks | Element::F32 => None,
+        };
+        matrices.filter(|tiles| tiles.take_rows_of(layout.units())).unwrap_or_else(|| match layout.element {
+            Element::Int8 => functions.int8,
+            Element::Int8Blocks => functions.blocks,
             Element::Bf16 => {
-                self.functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
+                functions.bf16.expect("matrices are only packed in elements that the CPU multiplies")
             }
-            Element::F32 => self.functions.float,
-        }
+            Element::F32 => functions.float,
+        })
     }
 }
 
 /// The tiles of one element type, compiled for one instruction set: the functions by which `$dot` computes as many rows as the
 /// list says.
-macro_rules! tiles {
+macro_rules! tiles_of {
     ($name:ident [$($features:literal)?] $algorithm:ident<$dot:ty $(, $vector:ty)?> [$($rows:literal)*]) => {{
         $(#[target_feature(enable = $features)])?
         unsafe fn $name<const ROWS: usize, const AHEAD: usize>(
@@ -302,16 +294,19 @@ macro_rules! tiles {
         }
         crate::kernels::Tiles {
             by_rows: {
-                const BY_ROWS: &[[crate::kernels::TileFn; 2]] = &[$([$name::<$rows, 1>, $name::<$rows, 2>]),*];
+                const BY_ROWS: &[[crate::kernels::TileFn; 3]] =
+                    &[$([$name::<$rows, 0>, $name::<$rows, 1>, $name::<$rows, 2>]),*];
                 const { assert!(BY_ROWS.len() <= crate::kernels::MAX_TILE_ROWS) };
                 BY_ROWS
             },
             parts: crate::kernels::PANEL / (2 * <$dot as crate::kernels::vector::Dot>::LANES),
             depth: <$dot as crate::kernels::vector::Dot>::DEPTH,
+            fetched_lines: 1,
+            order: crate::kernels::RowOrder::UnitByUnit,
         }
     }};
 }
-use tiles;
+use tiles_of;
 
 /// Compiles the generic algorithms for one instruction set. Without features, for the target's own.
 macro_rules! functions {
@@ -382,10 +377,12 @@ macro_rules! functions {
         }
 
         pub(in crate::kernels) const $table: Functions = Functions {
-            int8: tiles!(tile_int8 [$($features)?] tile<$int8> [$($int8_rows)*]),
-            blocks: tiles!(tile_blocks [$($features)?] tile_of_blocks<$blocks, $vector> [$($blocks_rows)*]),
-            float: tiles!(tile_float [$($features)?] tile<$float> [$($float_rows)*]),
+            int8: tiles_of!(tile_int8 [$($features)?] tile<$int8> [$($int8_rows)*]),
+            blocks: tiles_of!(tile_blocks [$($features)?] tile_of_blocks<$blocks, $vector> [$($blocks_rows)*]),
+            float: tiles_of!(tile_float [$($features)?] tile<$float> [$($float_rows)*]),
             bf16: $bf16,
+            int8_matrices: None,
+            bf16_matrices: None,
             finish_quantized,
             finish_blocks,
             finish_exact,

@@ -85,8 +85,8 @@ pub struct Arguments {
     imatrix: Option<PathBuf>,
 
     /// Store the matrices as the kernels for that instruction set read them, so that a model starts without packing them. The file is
-    /// for running only, by every CPU with kernels; but avx512vnni and i8mm store f16 and bf16 matrices as bf16, which takes a CPU that
-    /// multiplies it (all others store them as f32)
+    /// for running only, by every CPU with kernels; but avx512vnni, amx and i8mm store f16 and bf16 matrices as bf16, which takes a CPU
+    /// that multiplies it (all others store them as f32)
     #[arg(long, value_name = "ISA", ignore_case = true, value_parser = instruction_set())]
     pack: Option<InstructionSet>,
 

@@ -11,8 +11,8 @@ pub struct Computing {
     /// Threads to compute with [default: all cores, or 1 for a small model].
     #[arg(long, value_name = "N", overrides_with = "threads")]
     threads: Option<usize>,
-    /// Which kernels compute: ggml's operations, or this project's for an instruction set (portable; avx2, avxvnni, avx512vnni;
-    /// neon, dotprod, i8mm), or the fastest that the CPU has.
+    /// Which kernels compute: ggml's operations, or this project's for an instruction set (portable; avx2, avxvnni, avx512vnni,
+    /// amx; neon, dotprod, i8mm), or the fastest that the CPU has.
     #[arg(long, value_name = "NAME", default_value = "fastest", overrides_with = "lowering")]
     lowering: String,
     /// Where to compute: cpu, or cuda, vulkan or metal, whose second GPU is cuda:1 and so on, or a GPU if this build drives one that

@@ -7,7 +7,7 @@ use super::neon::{Float, Neon, each_row, two_columns, units_in_fours};
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, cpu_functions};
-use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles_of};
 
 functions! {
     FUNCTIONS, features: "neon,dotprod", vector: Neon, int8: Int8 [1 2 3 4 5 6 7 8 9 10 11 12],

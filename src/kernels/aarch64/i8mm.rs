@@ -12,7 +12,7 @@ use super::neon::{Float, MAX_FOURS, Neon, each_row, two_columns, units_in_fours}
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, cpu_functions};
-use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles_of};
 
 /// 8-bit integers by `usmmla`, unsigned rows times signed columns.
 type Int8 = Matrices<Int8Product>;
@@ -27,7 +27,7 @@ functions! {
 
 /// Those of a CPU that multiplies bf16.
 pub(super) const FUNCTIONS_BF16: Functions = Functions {
-    bf16: Some(tiles!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10])),
+    bf16: Some(tiles_of!(tile_bf16 ["neon,dotprod,i8mm,bf16"] tile<Bf16> [1 2 3 4 5 6 7 8 9 10])),
     ..FUNCTIONS
 };
 

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::generic::{attention, product, rows};
 use crate::kernels::vector::{Dot, ROW_OFFSET, Vector, cpu_functions};
-use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles};
+use crate::kernels::{Finish, Functions, Head, PANEL_STEP, RowScale, UNIT, functions, tiles_of};
 
 const _: () = assert!(ROW_OFFSET == 1 << 7);
 

@@ -4,7 +4,7 @@ mod portable;
 
 use super::generic::product::{BlockScaling, Quantized};
 use super::generic::{attention, product, rows};
-use super::{Finish, Functions, Head, RowScale, functions, tiles};
+use super::{Finish, Functions, Head, RowScale, functions, tiles_of};
 use portable::{Float, Int8, Portable};
 
 functions! {

@@ -5,8 +5,9 @@
 //! that it loads is used by all of them.
 
 use super::math::exp;
+use super::product::prefetch;
 use crate::kernels::vector::{MAX_LANES, PartialSums, Vector};
-use crate::kernels::{Head, even_block};
+use crate::kernels::{Head, LINE, even_block};
 
 /// The most rows that a small product computes at a time: so many that their sums hide each other's latency, and that
 /// the 20 tokens and 36 regions of the usual question make whole blocks.
@@ -25,6 +26,9 @@ pub fn scratch_len(queries: usize, keys: usize, size: usize) -> usize {
 #[inline(always)]
 pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
     let padded = head.keys.next_multiple_of(V::LANES);
+    prefetch_rows(head.k, head.k_stride, head.keys, head.size);
+    prefetch_rows(head.q, head.q_stride, head.queries, head.size);
+    prefetch_rows(head.v, head.v_stride, head.keys, head.size);
     // SAFETY: as the caller vouches: of keys and values every row is read over `size` numbers, the transposed keys are
     // `size` rows of `padded`, the scores `queries` rows of `padded`.
     unsafe {
@@ -57,6 +61,16 @@ pub unsafe fn attention<V: Vector>(head: &Head, scratch: *mut f32) {
             head.size,
             (head.to, head.stride),
         );
+    }
+}
+
+/// Asks for rows of numbers, all at once: they lie far apart, where the CPU would not look for the next one by itself.
+#[inline(always)]
+fn prefetch_rows(rows: *const f32, stride: usize, count: usize, size: usize) {
+    for row in 0..count {
+        for line in (0..size * size_of::<f32>()).step_by(LINE) {
+            prefetch(rows.wrapping_add(row * stride).cast::<u8>().wrapping_add(line));
+        }
     }
 }
 

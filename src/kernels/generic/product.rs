@@ -9,9 +9,7 @@ use std::marker::PhantomData;
 
 use super::math::activate;
 use crate::kernels::vector::{Dot, Vector};
-use crate::kernels::{
-    Activation, BLOCK, Finish, LINE, MAX_TILE_ROWS, PANEL, PANEL_STEP, RowScale, Tile, UNIT,
-};
+use crate::kernels::{Activation, BLOCK, Finish, LINE, PANEL, PANEL_STEP, RowScale, Tile, UNIT};
 
 /// Sums of products of `ROWS` rows with the columns of a panel.
 ///
@@ -64,11 +62,11 @@ impl Walk {
         sums: &mut [[D::Sum; 2]; ROWS],
     ) {
         for _ in 0..steps {
-            // SAFETY: as the caller vouches; a prefetch may name any address.
+            for line in 0..AHEAD {
+                prefetch(self.ahead.wrapping_add(line * LINE));
+            }
+            // SAFETY: as the caller vouches.
             unsafe {
-                for line in 0..AHEAD {
-                    prefetch(self.ahead.wrapping_add(line * LINE));
-                }
                 D::step(self.panel, self.rows, sums);
                 self.panel = self.panel.add(D::DEPTH * PANEL_STEP);
                 self.rows = self.rows.add(D::DEPTH * ROWS * UNIT);
@@ -84,12 +82,12 @@ impl Walk {
     #[inline(always)]
     unsafe fn last_unit<D: Dot, const ROWS: usize>(&self, sums: &mut [[D::Sum; 2]; ROWS]) {
         const { assert!(D::DEPTH <= 2) };
-        let (mut panel, mut rows) = ([0u8; 2 * PANEL_STEP], [0u8; 2 * MAX_TILE_ROWS * UNIT]);
+        let (mut panel, mut rows) = ([0u8; 2 * PANEL_STEP], [[[0u8; UNIT]; ROWS]; 2]);
         // SAFETY: as the caller vouches; both have room for two units.
         unsafe {
             panel.as_mut_ptr().copy_from_nonoverlapping(self.panel, 2 * D::LANES * UNIT);
-            rows.as_mut_ptr().copy_from_nonoverlapping(self.rows, ROWS * UNIT);
-            D::step(panel.as_ptr(), rows.as_ptr(), sums);
+            rows.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(self.rows, ROWS * UNIT);
+            D::step(panel.as_ptr(), rows.as_ptr().cast(), sums);
         }
     }
 }
@@ -162,7 +160,7 @@ unsafe fn offsets<V: Vector, D: Dot<Total = V::I>>(panel: *const u8) -> [V::I; 2
 
 /// Asks for a cache line to be brought to the second-level cache. Any address will do: a wrong one is ignored.
 #[inline(always)]
-unsafe fn prefetch(address: *const u8) {
+pub fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has the instruction, and it never faults.
     unsafe {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Element;
 use crate::kernels::{InstructionSet, Kernels};
 
-/// How often one measurement multiplies each accumulator: about half a millisecond in all.
+/// How often one measurement multiplies each accumulator: half a millisecond to a few in all.
 const TIMES: u64 = 100_000;
 
 /// Multiplications per second, in 10⁹, of the instructions that a product of this element is made of, with all operands in
@@ -30,11 +30,15 @@ fn multiply(set: InstructionSet, element: Element) -> Option<MultiplyFn> {
     use InstructionSet::*;
     let multiply: MultiplyFn = match (set, element) {
         #[cfg(target_arch = "x86_64")]
-        (Avx512Vnni, Element::Int8 | Element::Int8Blocks) => x86_64::vpdpbusd_512,
+        (Amx, Element::Int8) => crate::kernels::x86_64::amx::tdpbusd,
+        #[cfg(target_arch = "x86_64")]
+        (Amx, Element::Bf16) => crate::kernels::x86_64::amx::tdpbf16ps,
+        #[cfg(target_arch = "x86_64")]
+        (Avx512Vnni, Element::Int8) | (Avx512Vnni | Amx, Element::Int8Blocks) => x86_64::vpdpbusd_512,
         #[cfg(target_arch = "x86_64")]
         (Avx512Vnni, Element::Bf16) => x86_64::vdpbf16ps_512,
         #[cfg(target_arch = "x86_64")]
-        (Avx512Vnni, Element::F32) => x86_64::vfmadd_512,
+        (Avx512Vnni | Amx, Element::F32) => x86_64::vfmadd_512,
         #[cfg(target_arch = "x86_64")]
         (AvxVnni, Element::Int8 | Element::Int8Blocks) => x86_64::vpdpbusd_256,
         #[cfg(target_arch = "x86_64")]

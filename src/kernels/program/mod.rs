@@ -35,7 +35,7 @@ pub(crate) use record::{Linear, Recorder};
 pub(crate) use run::{Call, Interrupted, Lookup, Tables, Words};
 use table::Table;
 
-use super::{Activation, Element, Kernels, Layout, PackedMatrix, Source};
+use super::{Activation, Element, Kernels, Layout, PackedMatrix, RowOrder, RowScale, Source};
 use crate::Error;
 use crate::ggml::{AlignedBuffer, Region};
 use crate::weights::Weights;
@@ -122,6 +122,13 @@ struct PreparedLayout {
     units: usize,
     /// The most rows of a tile that reads them.
     tile_rows: usize,
+    order: RowOrder,
+}
+
+impl PreparedLayout {
+    fn row_bytes(self) -> usize {
+        self.order.row_bytes(self.units)
+    }
 }
 
 /// The form in which a product reads rows.
@@ -147,8 +154,7 @@ impl Content {
         let numbers = match self {
             Content::Numbers { rows, width } => rows.count(sizes) * width,
             Content::Prepared { rows, layout } => {
-                // A unit is as long as a number, and a scale with its zero as two.
-                rows.count(sizes) * (layout.units + 2)
+                rows.count(sizes) * (layout.row_bytes() + size_of::<RowScale>()) / size_of::<f32>()
             }
             Content::Probabilities { queries, keys, heads } => {
                 sizes.batch * heads * queries.per_element(sizes) * keys.per_element(sizes)

@@ -9,10 +9,10 @@ use super::{
     Activation, Attention, Buffer, Content, Few, Form, InputBuffers, Kernels, Op, PreparedLayout, Product,
     Rows, Sizes, StageName, Stream,
 };
+use crate::kernels::PANEL;
 use crate::kernels::generic::attention::scratch_len;
 use crate::kernels::packed::Layout;
 use crate::kernels::vector::MAX_LANES;
-use crate::kernels::{MAX_TILE_ROWS, PANEL};
 
 /// A program in the making.
 pub(crate) struct Recorder {
@@ -95,7 +95,6 @@ impl Recorder {
     /// activation(W x + b) + residual, for some rows of the stored matrix W. `layout` says how W is packed.
     pub fn product(&mut self, x: Stream, product: Linear<'_>) -> Stream {
         let layout = product.layout;
-        let element = layout.element;
         assert_eq!(x.width, layout.inputs, "a row of x for {}", product.matrix);
         let outputs = product.outputs.unwrap_or(0..layout.outputs);
         assert!(outputs.end <= layout.outputs, "rows of {}", product.matrix);
@@ -103,11 +102,16 @@ impl Recorder {
             product.residual.is_none_or(|residual| residual.width == outputs.len()),
             "a residual as wide"
         );
-        let tile_rows = self.kernels.tiles(element).max_rows();
+        let tiles = self.kernels.tiles(layout);
         let prepared = self.prepare(
             product.matrix,
             x,
-            PreparedLayout { form: Form::from(element), units: layout.units(), tile_rows },
+            PreparedLayout {
+                form: Form::from(layout.element),
+                units: layout.units(),
+                tile_rows: tiles.max_rows(),
+                order: tiles.order,
+            },
         );
         let matrix = self.matrix(product.matrix, layout);
         let bias = self.constant(product.bias, layout.outputs);
@@ -272,7 +276,7 @@ impl Recorder {
         let heads = stages.iter().flat_map(|stage| &stage.nodes).map(|node| head(&node.op)).max();
         let embedded = |op: &Op| if let Op::Embed { to } = op { to.width } else { 0 };
         let rows = stages.iter().flat_map(|stage| &stage.nodes).map(|node| embedded(&node.op)).max();
-        let numbers = heads.max(rows).unwrap_or(0).max(MAX_TILE_ROWS * PANEL + MAX_LANES);
+        let numbers = heads.max(rows).unwrap_or(0).max(self.kernels.max_tile_rows() * PANEL + MAX_LANES);
         // Neighbours must not share a cache line.
         (numbers * size_of::<f32>()).next_multiple_of(2 * crate::ggml::ALIGNMENT)
     }

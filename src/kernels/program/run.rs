@@ -13,7 +13,7 @@ use crate::ggml;
 use crate::kernels::generic::product::{BlockScaling, Quantized};
 use crate::kernels::packed::columns_within;
 use crate::kernels::workers::{Phases, Workers};
-use crate::kernels::{Element, Finish, Head, PANEL, RowScale, Tile, UNIT, even_block};
+use crate::kernels::{Ahead, Element, Finish, Head, PANEL, RowScale, Tile, even_block};
 use crate::model::LAYER_NORM_EPSILON;
 use crate::weights::{Storage, Stored};
 
@@ -234,16 +234,11 @@ impl<'r> Shared<'r> {
         let run = &self.run;
         let products = || run.products_of(item);
         let (matrix, panel) = run.panel_at(item, local).expect("an item of products");
-        let tiles = run.program.kernels.tiles(matrix.layout.element);
+        let tiles = run.program.kernels.tiles(matrix.layout);
         let here = |product: &&Product| !columns_within(panel, &product.outputs).is_empty();
         let blocks = |product: &Product| product.rows.count(run.call.sizes).div_ceil(tiles.max_rows());
         let passes: usize = products().filter(here).map(blocks).sum();
-        let mut ahead = Ahead {
-            next: self.panel_after(phase, task, worker),
-            lines: tiles.lines(passes),
-            done: 0,
-            bytes: matrix.layout.panel_bytes(),
-        };
+        let mut ahead = Ahead::new(tiles, matrix.layout, passes, self.panel_after(phase, task, worker));
         for product in products().filter(here) {
             run.panel(product, matrix, panel, &mut ahead, worker);
         }
@@ -259,24 +254,6 @@ impl<'r> Shared<'r> {
         next.filter(|(phase, task)| *task < self.tasks[*phase])
             .find_map(|(phase, task)| self.run.panel_of(phase, task))
             .unwrap_or(std::ptr::null())
-    }
-}
-
-/// What to fetch while a panel is multiplied.
-struct Ahead {
-    next: *const u8,
-    /// Cache lines per step.
-    lines: usize,
-    done: usize,
-    bytes: usize,
-}
-
-impl Ahead {
-    /// What one pass over `bytes` of a panel fetches.
-    fn take(&mut self, bytes: usize) -> *const u8 {
-        let at = if self.done < self.bytes { self.done } else { 0 };
-        self.done += bytes;
-        self.next.wrapping_add(at)
     }
 }
 
@@ -373,7 +350,7 @@ impl<'r> Run<'r> {
     fn panel(&self, product: &Product, matrix: &Matrix, panel: usize, ahead: &mut Ahead, worker: usize) {
         let functions = self.program.kernels.functions;
         let layout = matrix.layout;
-        let tiles = self.program.kernels.tiles(layout.element);
+        let tiles = self.program.kernels.tiles(layout);
         let rows = product.rows.count(self.call.sizes);
         let prepared = self.prepared(product.prepared);
         let columns = columns_within(panel, &product.outputs);
@@ -384,11 +361,13 @@ impl<'r> Run<'r> {
         let mut first = 0;
         while first < rows {
             let count = per_block.min(rows - first);
+            let (times, ahead) = ahead.take();
             let tile = Tile {
                 panel: matrix.panel(panel),
+                count,
                 rows: prepared.block(first),
                 units: layout.units(),
-                ahead: ahead.take(tiles.fetched(layout.units(), ahead.lines)),
+                ahead,
             };
             let column = |offset: usize| matrix.start.wrapping_add(offset + first_output * size_of::<f32>());
             let residual = product.residual.map(|stream| (self.row(stream, first), self.stride(stream)));
@@ -408,7 +387,7 @@ impl<'r> Run<'r> {
             // layouts say, the scratch holds a tile, constants and columns are padded by a register, and the rows of results and
             // residuals have `product.outputs` columns.
             unsafe {
-                tiles.by_rows[count - 1][ahead.lines - 1](&tile, scratch.cast());
+                tiles.by_rows[count - 1][times](&tile, scratch.cast());
                 match layout.element {
                     Element::Int8 => {
                         let (weights, totals) =
@@ -563,8 +542,7 @@ impl Matrix {
     }
 }
 
-/// Prepared rows: blocks of as many rows as a tile takes, unit after unit with the rows of the block side by side; then a
-/// scale for each row.
+/// Prepared rows: blocks of as many rows as a tile takes, in its order; then a scale for each row.
 #[derive(Clone, Copy)]
 struct Prepared {
     start: *mut u8,
@@ -580,7 +558,7 @@ impl Prepared {
 
     /// The block that begins with a row.
     fn block(self, first: usize) -> *mut u8 {
-        self.start.wrapping_add(first * self.layout.units * UNIT)
+        self.start.wrapping_add(first * self.layout.row_bytes())
     }
 
     /// The first unit of a row, and the bytes to its next.
@@ -588,11 +566,12 @@ impl Prepared {
         let per_block = self.rows_per_block();
         let first = row / per_block * per_block;
         let count = per_block.min(self.rows - first);
-        (self.block(first).wrapping_add((row - first) * UNIT), count * UNIT)
+        let (start, stride) = self.layout.order.place(row - first, count, self.layout.units);
+        (self.block(first).wrapping_add(start), stride)
     }
 
     fn scales(self, row: usize) -> *mut RowScale {
-        let scales = self.start.wrapping_add(self.rows * self.layout.units * UNIT);
+        let scales = self.start.wrapping_add(self.rows * self.layout.row_bytes());
         scales.cast::<RowScale>().wrapping_add(row)
     }
 }

@@ -138,7 +138,9 @@ fn the_exponential_is_exact_to_two_units() {
 fn finishes_some_columns_of_several_rows() {
     every_set(|kernels| {
         for (first, end) in [(0, PANEL), (0, 1), (31, 32), (5, 27), (15, 17), (16, 32), (1, 32), (7, 7)] {
-            for (rows, with_residual) in [(1, false), (3, true), (14, true), (14, false)] {
+            for (rows, with_residual) in
+                [(1, false), (3, true), (MAX_TILE_ROWS, true), (MAX_TILE_ROWS, false)]
+            {
                 let mut random = Random((first * 100 + end) as u64);
                 let sums = random.numbers(rows * PANEL + 16);
                 let bias = random.numbers(PANEL + 16);

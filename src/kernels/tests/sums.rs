@@ -8,15 +8,28 @@ use super::{Random, every_set};
 
 const ALL_ROWS: std::ops::RangeInclusive<usize> = 1..=MAX_TILE_ROWS;
 
+/// Rows whose units lie side by side, in the order in which the tiles read them.
+fn in_order(order: RowOrder, rows: usize, units: usize, prepared: &[u8]) -> Vec<u8> {
+    // What lies between rows must not count; in bf16 it is no number.
+    let mut ordered = vec![0xff; rows * order.row_bytes(units)];
+    for (at, unit) in prepared.chunks_exact(UNIT).enumerate() {
+        let (start, stride) = order.place(at % rows, rows, units);
+        ordered[start + at / rows * stride..][..UNIT].copy_from_slice(unit);
+    }
+    ordered
+}
+
 /// The sums of a tile, `[rows][PANEL]`.
-fn sums(tiles: Tiles, rows: usize, lines: usize, panel: &[u8], prepared: &[u8], units: usize) -> Vec<u32> {
+fn sums(tiles: Tiles, rows: usize, times: usize, panel: &[u8], prepared: &[u8], units: usize) -> Vec<u32> {
     const CANARY: u32 = 0x7fc0_1234;
-    assert!(panel.len() >= units * PANEL_STEP && prepared.len() >= units * rows * UNIT);
+    assert!(panel.len() >= units * PANEL_STEP && prepared.len() == units * rows * UNIT);
+    let prepared = in_order(tiles.order, rows, units, prepared);
     let mut sums = vec![CANARY; rows * PANEL + 2 * PANEL];
     // To fetch from outside of any memory must do no harm.
-    let tile = Tile { panel: panel.as_ptr(), rows: prepared.as_ptr(), units, ahead: std::ptr::null() };
+    let tile =
+        Tile { panel: panel.as_ptr(), count: rows, rows: prepared.as_ptr(), units, ahead: std::ptr::null() };
     // SAFETY: the CPU has the instructions; the lengths are as checked, with room for all sums.
-    unsafe { tiles.by_rows[rows - 1][lines - 1](&tile, sums.as_mut_ptr()) };
+    unsafe { tiles.by_rows[rows - 1][times](&tile, sums.as_mut_ptr()) };
     assert!(sums[rows * PANEL..].iter().all(|sum| *sum == CANARY), "sums of rows that there are not");
     sums.truncate(rows * PANEL);
     sums
@@ -48,15 +61,28 @@ fn product_of_signed_bytes(row: &[u8], column: &[u8]) -> i32 {
     row.iter().zip(column).map(|(row, column)| i32::from(*row as i8) * i32::from(*column as i8)).sum()
 }
 
+/// The tiles of a set for rows of so many units: for some lengths, some sets have two.
+fn tiles_for(tiles: [Option<Tiles>; 2], units: usize) -> impl Iterator<Item = Tiles> {
+    tiles.into_iter().flatten().filter(move |tiles| tiles.take_rows_of(units))
+}
+
+fn int8_tiles(kernels: Kernels, units: usize) -> impl Iterator<Item = Tiles> {
+    tiles_for([Some(kernels.functions.int8), kernels.functions.int8_matrices], units)
+}
+
 /// Compares the sums of rows of that many bytes, stored as products read them.
 fn check_int8(kernels: Kernels, rows: usize, panel: &[u8], prepared: &[u8], units: usize) {
-    let tiles = kernels.functions.int8;
     let product = if sign_flip(kernels) == 0 { product_of_bytes } else { product_of_signed_bytes };
-    for lines in [1, 2] {
+    let mut tiles = int8_tiles(kernels, units).filter(|tiles| rows <= tiles.max_rows()).peekable();
+    if tiles.peek().is_none() {
+        return;
+    }
+    let expected = plain((rows, units), panel, prepared, product);
+    for (tiles, times) in tiles.flat_map(|tiles| [0, 1, 2].map(|times| (tiles, times))) {
         let found: Vec<i32> =
-            sums(tiles, rows, lines, panel, prepared, units).into_iter().map(|sum| sum as i32).collect();
-        let expected = plain((rows, units), panel, prepared, product);
-        assert!(found == expected, "{:?}: {rows} rows, {units} units, {lines} lines", kernels.set());
+            sums(tiles, rows, times, panel, prepared, units).into_iter().map(|sum| sum as i32).collect();
+        let (set, depth) = (kernels.set(), tiles.depth);
+        assert!(found == expected, "{set:?}: {rows} rows, {units} units, steps of {depth}, {times} times");
     }
 }
 
@@ -78,8 +104,8 @@ fn random_levels(kernels: Kernels, random: &mut Random, len: usize) -> Vec<u8> {
 #[test]
 fn integers_of_every_number_of_rows() {
     every_set(|kernels| {
-        for rows in ALL_ROWS.filter(|rows| *rows <= kernels.functions.int8.max_rows()) {
-            for units in [1, 2, 3, 7, 8, 9, 25, 192] {
+        for rows in ALL_ROWS {
+            for units in [1, 2, 3, 7, 8, 9, 16, 25, 48, 192] {
                 let mut random = Random((rows * 1000 + units) as u64);
                 let panel = random_levels(kernels, &mut random, units * PANEL_STEP);
                 let prepared = random_bytes(&mut random, units * rows * UNIT);
@@ -145,10 +171,10 @@ fn check_blocks(
     }
     // The sums are those of unsigned rows, however these are stored.
     let stored: Vec<u8> = prepared.iter().map(|byte| byte ^ sign_flip(kernels)).collect();
-    for lines in [1, 2] {
-        let found = sums(kernels.functions.blocks, rows, lines, &panel, &stored, units);
+    for times in [0, 1, 2] {
+        let found = sums(kernels.functions.blocks, rows, times, &panel, &stored, units);
         let expected: Vec<u32> = expected.iter().map(|sum| sum.to_bits()).collect();
-        assert!(found == expected, "{:?}: {rows} rows, {blocks} blocks, {lines} lines", kernels.set());
+        assert!(found == expected, "{:?}: {rows} rows, {blocks} blocks, {times} times", kernels.set());
     }
 }
 
@@ -180,8 +206,8 @@ fn floats_of_every_number_of_rows() {
                 let (panel, prepared) = (numbers(units * PANEL), numbers(units * rows));
                 let float = |unit: &[u8]| f32::from_le_bytes(unit.try_into().unwrap());
                 let expected = plain((rows, units), &panel, &prepared, |a, b| f64::from(float(a) * float(b)));
-                for lines in [1, 2] {
-                    let found = sums(kernels.functions.float, rows, lines, &panel, &prepared, units);
+                for times in [0, 1, 2] {
+                    let found = sums(kernels.functions.float, rows, times, &panel, &prepared, units);
                     let found: Vec<f64> =
                         found.into_iter().map(|sum| f64::from(f32::from_bits(sum))).collect();
                     assert!(found == expected, "{:?}: {rows} rows, {units} units", kernels.set());
@@ -194,9 +220,8 @@ fn floats_of_every_number_of_rows() {
 #[test]
 fn bf16_of_every_number_of_rows() {
     every_set(|kernels| {
-        let Some(tiles) = kernels.functions.bf16 else { return };
-        for rows in ALL_ROWS.filter(|rows| *rows <= tiles.max_rows()) {
-            for units in [1, 2, 5, 100] {
+        for rows in ALL_ROWS {
+            for units in [1, 2, 5, 16, 96, 100] {
                 let mut random = Random((rows * 1000 + units) as u64);
                 let mut numbers = |count: usize| -> Vec<u8> {
                     let number = |_| half::bf16::from_f32(random.below(513) as f32 - 256.0).to_le_bytes();
@@ -206,11 +231,17 @@ fn bf16_of_every_number_of_rows() {
                 let float = |unit: &[u8], n: usize| {
                     half::bf16::from_le_bytes([unit[2 * n], unit[2 * n + 1]]).to_f64()
                 };
+                let mut tiles = tiles_for([kernels.functions.bf16, kernels.functions.bf16_matrices], units)
+                    .filter(|tiles| rows <= tiles.max_rows())
+                    .peekable();
+                if tiles.peek().is_none() {
+                    continue;
+                }
                 let expected = plain((rows, units), &panel, &prepared, |a, b| {
                     float(a, 0) * float(b, 0) + float(a, 1) * float(b, 1)
                 });
-                for lines in [1, 2] {
-                    let found = sums(tiles, rows, lines, &panel, &prepared, units);
+                for (tiles, times) in tiles.flat_map(|tiles| [0, 1, 2].map(|times| (tiles, times))) {
+                    let found = sums(tiles, rows, times, &panel, &prepared, units);
                     let found: Vec<f64> =
                         found.into_iter().map(|sum| f64::from(f32::from_bits(sum))).collect();
                     assert!(found == expected, "{:?}: {rows} rows, {units} units", kernels.set());
@@ -225,8 +256,9 @@ fn bf16_of_every_number_of_rows() {
 fn tables_hold_all_rows_up_to_their_length() {
     every_set(|kernels| {
         let functions = kernels.functions;
+        let matrices = [functions.int8_matrices, functions.bf16_matrices];
         let tables = [Some(functions.int8), Some(functions.blocks), Some(functions.float), functions.bf16];
-        for tiles in tables.into_iter().flatten() {
+        for tiles in tables.into_iter().chain(matrices).flatten() {
             assert!((1..=MAX_TILE_ROWS).contains(&tiles.max_rows()), "{:?}", kernels.set());
         }
     });
@@ -234,9 +266,14 @@ fn tables_hold_all_rows_up_to_their_length() {
 
 proptest! {
     #[test]
-    fn integers_of_any_length(rows in ALL_ROWS, units in 1..300usize, seed: u64) {
+    fn integers_of_any_length(
+        rows in ALL_ROWS,
+        units in prop_oneof![1..300usize, (1..19usize).prop_map(|steps| 16 * steps)],
+        seed: u64,
+    ) {
         every_set(|kernels| {
-            let rows = rows.min(kernels.functions.int8.max_rows());
+            let most = int8_tiles(kernels, units).map(Tiles::max_rows).max().expect("tiles for any length");
+            let rows = rows.min(most);
             let mut random = Random(seed);
             let panel = random_levels(kernels, &mut random, units * PANEL_STEP);
             let prepared = random_bytes(&mut random, units * rows * UNIT);

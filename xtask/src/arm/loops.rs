@@ -111,8 +111,12 @@ impl Kernel {
         let (_, path) = identifier(path)?;
         let (function, generics) = identifier(path)?;
         let element = function.strip_prefix("tile_")?;
-        let (rows, _) = generics.strip_prefix("Kj")?.split_once('_')?;
+        let (rows, fetched) = generics.strip_prefix("Kj")?.split_once('_')?;
         let rows = u64::from_str_radix(rows, 16).ok()?;
+        // Those that fetch nothing are for what is left of a batch when a panel has been fetched.
+        if fetched.starts_with("Kj0_") {
+            return None;
+        }
         Some(Kernel { set: set.to_owned(), element: element.to_owned(), rows })
     }
 }

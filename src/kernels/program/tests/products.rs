@@ -169,6 +169,10 @@ fn products_of_many_shapes() {
             (100, 33, 31),
             (288, 100, 33),
             (450, 31, 33),
+            (65, 64, 33),
+            (100, 768, 33),
+            (130, 128, 33),
+            (288, 64, 33),
         ] {
             Case::new(element, rows, inputs, outputs).check(kernels);
         }
@@ -178,8 +182,8 @@ fn products_of_many_shapes() {
 #[test]
 fn products_of_every_number_of_rows() {
     every_element(|kernels, element| {
-        for rows in 1..=64 {
-            Case::new(element, rows, 36, 40).check(kernels);
+        for (rows, inputs) in (1..=64).flat_map(|rows| [(rows, 36), (rows, 64)]) {
+            Case::new(element, rows, inputs, 40).check(kernels);
         }
     });
 }
@@ -188,7 +192,10 @@ fn products_of_every_number_of_rows() {
 fn products_of_some_outputs_with_all_that_follows() {
     every_element(|kernels, element| {
         let ranges = [0..100, 10..90, 31..33, 32..64, 33..34, 0..1, 99..100, 40..50, 63..96];
-        for (n, range) in ranges.into_iter().enumerate() {
+        for (inputs, (n, range)) in [33, 128]
+            .into_iter()
+            .flat_map(|inputs| ranges.clone().into_iter().enumerate().map(move |range| (inputs, range)))
+        {
             for (m, source) in
                 [Source::Whole, Source::Columns(5, 2), Source::Columns(32, 0), Source::FirstRows]
                     .into_iter()
@@ -201,7 +208,7 @@ fn products_of_some_outputs_with_all_that_follows() {
                     residual: n % 2 == 0,
                     source,
                     threads: 1 + m % 2,
-                    ..Case::new(element, 9, 33, 100)
+                    ..Case::new(element, 9, inputs, 100)
                 };
                 case.check(kernels);
             }
@@ -213,8 +220,8 @@ fn products_of_some_outputs_with_all_that_follows() {
 #[test]
 fn products_that_share_a_matrix() {
     every_element(|kernels, element| {
-        for (threads, split) in [(1, 40), (2, 32), (3, 50)] {
-            let (inputs, outputs, regions) = (33, 100, 5);
+        for (threads, split, inputs) in [(1, 40, 33), (2, 32, 64), (3, 50, 33), (1, 50, 64)] {
+            let (outputs, regions) = (100, 5);
             let mut random = Random(split as u64);
             let (matrix, bias) = (random.numbers(inputs * outputs), random.numbers(outputs));
             let weights = weights(&[
@@ -271,9 +278,9 @@ proptest! {
     #[test]
     fn products_of_any_shape(
         element in 0..4usize,
-        rows in 1..70usize,
+        rows in 1..140usize,
         batch in 1..4usize,
-        inputs in 1..200usize,
+        inputs in prop_oneof![1..200usize, (1..4usize).prop_map(|steps| 64 * steps)],
         (outputs, start, end) in (1..130usize).prop_flat_map(|outputs| (Just(outputs), 0..outputs, 0..outputs)),
         activation in 0..6usize,
         residual: bool,
