@@ -922,6 +922,20 @@ enum lxmert_status lxmert_model_from_loader(const struct lxmert_loader *loader,
                                             struct lxmert_model **out);
 
 /**
+ * Compares the header and all weights of a model with the checksums that lxmert-quantize has stored in its file. It finds what
+ * disks, copies and downloads have done to the file; whoever changes a file on purpose can change these too. It reads the whole file,
+ * by a loader too, a part at a time.
+ *
+ * | allocates   | 256 KiB, and the header, meanwhile                                                         |
+ * |-------------|--------------------------------------------------------------------------------------------|
+ * | thread-safe | yes                                                                                        |
+ * | blocks      | while the file is read                                                                     |
+ * | fails       | LXMERT_INVALID_MODEL names the first tensor that is damaged; LXMERT_UNSUPPORTED if the     |
+ * |             | file holds no checksums; LXMERT_IO, LXMERT_OUT_OF_MEMORY, LXMERT_INVALID_ARGUMENT          |
+ */
+enum lxmert_status lxmert_model_verify(const struct lxmert_model *model);
+
+/**
  * Frees a model; NULL is fine. Sessions that were made of it keep what they need, but the strings that the model has given
  * out end with it. Answers that a session gives after it keep their texts until that session is freed.
  *

@@ -112,6 +112,9 @@ public:
         return text;
     }
 
+    /// lxmert_model_verify: throws for a damaged tensor, and for a file that holds no checksums.
+    void verify() const { check(lxmert_model_verify(get())); }
+
     /// lxmert_model_label: the text of an answer; lives as long as the model.
     const char *label(std::size_t index) const
     {

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -29,6 +29,16 @@ impl AtomicFile {
     /// The name that the file will have.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes over what stands at `offset`; what is written next still goes to the end.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.write_all(bytes)?;
+        self.file.seek(SeekFrom::End(0)).map(drop)
     }
 
     /// Makes the file durable and gives it its name.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::model::Output;
-use crate::{gguf, text, vision};
+use crate::{gguf, shown, text, vision};
 
 /// What went wrong. Every text is one line that names the thing at fault and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,19 @@ pub enum Error {
     /// A file that breaks a rule of the GGUF format.
     #[error("not a valid GGUF file: {0}")]
     Gguf(#[from] gguf::Error),
+    /// A tensor's data are not what they were when the file was made.
+    #[error(
+        "tensor {tensor:?}: its data have the checksum {found:016x}, and had {expected:016x} when the file was made: \
+         it is damaged, get it again or convert the checkpoint again"
+    )]
+    Checksum {
+        /// The tensor.
+        tensor: String,
+        /// The file's checksum for it.
+        expected: u64,
+        /// That of its data.
+        found: u64,
+    },
     /// A model file's bytes could not be read.
     #[error("the model could not be read at byte {offset}: {source}")]
     Read {
@@ -37,13 +50,16 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A GGUF file of another model.
-    #[error("the file's architecture is {found:?}, not \"lxmert\": make the file with lxmert-quantize")]
+    #[error("the file's architecture is {}, not \"lxmert\": make the file with lxmert-quantize", shown(format_args!("{found:?}")))]
     Architecture {
         /// The architecture that the file names.
         found: String,
     },
     /// A hyper-parameter that is out of the range which the runtime accepts.
-    #[error("{key} is {found}, expected {expected}: the file is damaged or made for another program")]
+    #[error(
+        "{key} is {}, expected {expected}: the file is damaged or made for another program",
+        shown(found)
+    )]
     Hyperparameter {
         /// The key in the file.
         key: String,
@@ -71,7 +87,7 @@ pub enum Error {
         found: String,
     },
     /// The file's matrices are packed in an order that does not serve here.
-    #[error("the file is packed as {layout}, {problem}: convert the checkpoint again {remedy}")]
+    #[error("the file is packed as {}, {problem}: convert the checkpoint again {remedy}", shown(layout))]
     Packed {
         /// The order's name.
         layout: String,

@@ -27,10 +27,12 @@ mod error;
 pub mod ggml;
 pub mod gguf;
 mod kernels;
+mod limits;
 pub mod model;
 #[doc(hidden)] // for the programs of this repository
 pub mod numbers;
 mod session;
+mod shown;
 pub mod text;
 pub mod vision;
 mod weights;
@@ -41,11 +43,14 @@ pub use ggml::{Device, DeviceInfo, ForeignMemory, devices};
 #[doc(hidden)] // for the benchmarks of this repository
 pub use kernels::measure;
 pub use kernels::{InstructionSet, OperationTime};
-pub use model::{Config, Dims, Model, Output};
+pub use limits::Limits;
+pub use model::{Config, Dims, Model, ModelOptions, Output};
 pub use session::{
     Abort, Canceller, Factor, Inputs, Lowering, MemoryPlan, OutputTensor, Progress, Residency, Session,
     SessionOptions, Text,
 };
+#[doc(hidden)] // for the programs of this repository
+pub use shown::shown;
 pub use weights::Loader;
 
 /// What this build is: version, target and backends.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::ggml::{AlignedBuffer, Device, ForeignMemory};
 use crate::kernels::OperationTime;
+use crate::limits::raise;
 use crate::model::{Dims, Model, Output, Shape};
 use crate::vision::{FrontEnd, PatchGrid, Pixels, Regions};
 use crate::{Answers, Error};
@@ -126,14 +127,8 @@ impl std::fmt::Debug for SessionOptions {
     }
 }
 
-/// The most pairs of image and question in one run.
-pub(crate) const MAX_BATCH: usize = 1024;
-
 /// More outputs than the largest configuration has.
 pub(crate) const MAX_OUTPUTS: usize = 1024;
-
-/// The most bytes that a session may take, so that limits beyond reason are refused rather than tried.
-const MAX_BYTES: usize = 1 << 34;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the ranges of sizes that are computed here assume 64-bit addresses");
@@ -472,11 +467,23 @@ impl Model {
     }
 }
 
+/// Refuses to make a session of more bytes than the model's limits allow.
+fn limit_bytes(model: &Model, bytes: usize) -> Result<(), Error> {
+    let limit = model.limits().session_bytes;
+    if bytes > limit {
+        let what = "bytes of memory for a session of these max_tokens, max_regions, max_batch and outputs";
+        return Err(Error::Limit { what, found: bytes, limit, remedy: raise!(session_bytes) });
+    }
+    Ok(())
+}
+
 fn check_options(model: &Model, options: &SessionOptions) -> Result<(), Error> {
     let config = model.config();
+    let limits = model.limits();
     limit("tokens", options.max_tokens, config.max_position_embeddings, inputs::SHORTEN)?;
-    limit("regions", options.max_regions, crate::vision::MAX_REGIONS, "keep the best regions")?;
-    limit("pairs in a batch", options.max_batch, MAX_BATCH, "run smaller batches")?;
+    limit("tokens", options.max_tokens, limits.tokens, raise!(tokens))?;
+    limit("regions", options.max_regions, limits.regions, raise!(regions))?;
+    limit("pairs in a batch", options.max_batch, limits.batch, raise!(batch))?;
     let missing = options.outputs.iter().find(|output| !output.exists_in(config));
     if let Some(output) = missing {
         return Err(Error::Input {

@@ -412,3 +412,38 @@ fn wrong_memory_options_are_refused_in_one_line() {
         assert!(complaint.contains(expected), "{complaint}");
     }
 }
+
+#[test]
+fn the_built_in_model_verifies_and_damage_is_named() {
+    let answers = stdout(&vqa().args(["--verify", "--question", "what shape is it?"]).output().unwrap());
+    assert!(answers.contains("circle"), "{answers}");
+
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("damaged.gguf");
+    let mut bytes = std::fs::read(root("models/easy-vqa/easy-vqa-q8_0.gguf")).unwrap();
+    let header = lxmert::gguf::Header::parse(&bytes).unwrap();
+    let (name, place) = (header.tensors()[40].name().to_owned(), header.tensors()[40].range().start);
+    bytes[place] ^= 0x80;
+    std::fs::write(&path, &bytes).unwrap();
+    let ask = |verify: &[&str]| {
+        let mut command = vqa();
+        command.arg("--model").arg(&path).args(verify).arg("--image").arg(picture());
+        command.args(["--question", "what shape is it?"]).output().unwrap()
+    };
+    let text = complaint(&ask(&["--verify"]));
+    assert!(
+        text.starts_with(&path.display().to_string()) && text.contains(&format!("tensor {name:?}")),
+        "{text}"
+    );
+    stdout(&ask(&[]));
+}
+
+#[test]
+fn limits_are_set_by_name() {
+    let text = complaint(
+        &vqa().args(["--limit", "question_bytes=5", "--question", "what is it?"]).output().unwrap(),
+    );
+    assert!(text.contains("raise the limit question_bytes: --limit question_bytes=N"), "{text}");
+    let text = complaint(&vqa().args(["--limit", "question_byte=5"]).output().unwrap());
+    assert!(text.contains("expected one of header_bytes, "), "{text}");
+}

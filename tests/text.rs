@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use lxmert::text::{AddedToken, BertOptions, Error, MAX_QUESTION_BYTES, SpecialIds, Tokenizer};
+use lxmert::Limits;
+use lxmert::text::{AddedToken, BertOptions, Error, SpecialIds, Tokenizer};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -130,12 +131,10 @@ fn refuses_a_limit_without_room_for_a_word() {
 #[test]
 fn refuses_a_question_longer_than_the_limit() {
     let tokenizer = easy_vqa();
-    let longest = "red ".repeat(MAX_QUESTION_BYTES / 4);
-    assert_eq!(tokenizer.encode(&longest).unwrap().len(), MAX_QUESTION_BYTES / 4 + 2);
-    assert_eq!(
-        tokenizer.encode(&(longest + "r")),
-        Err(Error::TooLong { bytes: MAX_QUESTION_BYTES + 1, limit: MAX_QUESTION_BYTES })
-    );
+    let limit = Limits::DEFAULT.question_bytes;
+    let longest = "red ".repeat(limit / 4);
+    assert_eq!(tokenizer.encode(&longest).unwrap().len(), limit / 4 + 2);
+    assert_eq!(tokenizer.encode(&(longest + "r")), Err(Error::TooLong { bytes: limit + 1, limit }));
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn command(model: &Path, case: &Case) -> Result<Command, Box<dyn Error>> {
         command.arg("--cpus").arg(numbers.join(","));
     }
     command.args(case.memory.arguments());
+    // Not whether to verify: that is no part of a start.
+    command.args(case.loading.arguments());
     match &case.input {
         Input::File(path) => {
             command.arg("--inputs").arg(path);

@@ -1,6 +1,8 @@
 //! `lxmert-bench`: how long a model takes to answer, and how much memory.
 
 mod cold_start;
+#[path = "../../src/bin/support/loading.rs"]
+mod loading;
 mod measure;
 #[path = "../../src/bin/support/memory.rs"]
 mod memory;
@@ -26,6 +28,7 @@ use lxmert::vision::FrontEnd;
 use lxmert::{Device, Error, Lowering, Model, SessionOptions};
 use lxmert_converter::{FileType, Synthetic};
 
+use loading::Loading;
 use measure::{Case, Repeats};
 use memory::Memory;
 use report::{Printer, Report};
@@ -74,6 +77,8 @@ struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
     #[command(flatten)]
+    loading: Loading,
+    #[command(flatten)]
     cpus: Cpus,
     #[command(flatten)]
     memory: Memory,
@@ -113,8 +118,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         if device == Device::Cpu { lowering.resolve() } else { Ok(lowering) }
     });
     let lowerings: Vec<Lowering> = lowerings.collect::<Result<_, Error>>()?;
+    let loading = arguments.loading.options()?;
     let source = Source::of(arguments)?;
-    let model = Model::open(source.path())?;
+    let model = loading.open(source.path())?;
     let cases = cases(arguments, device, &lowerings, &model);
     if let Some((first, next)) = arguments.answer {
         return cases.iter().try_for_each(|case| cold_start::answer(&model, case, first, next));
@@ -159,6 +165,7 @@ fn cases(arguments: &Arguments, device: Device, lowerings: &[Lowering], model: &
                 threads,
                 cpus: arguments.cpus.numbers.clone(),
                 memory: arguments.memory.clone(),
+                loading: arguments.loading.clone(),
                 input: input.clone(),
             };
             cases.extend(inputs.iter().map(case));

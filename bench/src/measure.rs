@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use lxmert::{Device, Lowering, Model};
 
 use crate::cold_start::{self, ColdStart};
+use crate::loading::Loading;
 use crate::memory::Memory;
 use crate::profile::Profile;
 use crate::progress::bar;
@@ -21,6 +22,7 @@ pub struct Case {
     /// The CPUs of all threads but the calling one; `None` for all.
     pub cpus: Option<Vec<usize>>,
     pub memory: Memory,
+    pub loading: Loading,
     pub input: Input,
 }
 

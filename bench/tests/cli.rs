@@ -326,7 +326,7 @@ fn names_what_is_wrong_in_one_line() {
         (&["--device", "cuda:999"], "this build has"),
         (&["--tokens", "65"], "65 tokens, but the limit is 64"),
         (&["--batch", "1000000"], "1000000 pairs in a batch"),
-        (&["--batch", "1024", "--regions", "4096", "--tokens", "64"], "out of memory"),
+        (&["--batch", "1024", "--regions", "4096", "--tokens", "64"], "raise the limit session_bytes"),
         (&["--threads", "1000"], "threads: expected 1 to 256, found 1000"),
         (&["--inputs", "missing.safetensors"], "missing.safetensors: No such file"),
     ];

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert::atomic_file::is_same_file;
 use lxmert::gguf::Metadata;
 use lxmert::model::{About, Head};
@@ -81,48 +82,54 @@ impl Checkpoint {
     }
 
     fn open_directory(directory: &Path, options: &Options) -> Result<Self, Error> {
+        let limits = &options.limits.in_range();
         let config = options.config.clone().or_else(|| existing(directory, "config.json"));
         let config = config.ok_or_else(|| Error::MissingFile {
             directory: directory.to_owned(),
             name: "config.json",
             remedy: "give the directory of a Hugging Face checkpoint, or the file with --config".to_owned(),
         })?;
-        let config = HfConfig::read(&config)?;
-        let source = open_weights(directory)?;
+        let config = HfConfig::read(&config, limits)?;
+        let source = open_weights(directory, limits)?;
         let tokenizer = match &options.tokenizer {
-            Some(path) => Some(FoundTokenizer::given(path)?),
-            None => FoundTokenizer::find(directory)?,
+            Some(path) => Some(FoundTokenizer::given(path, limits)?),
+            None => FoundTokenizer::find(directory, limits)?,
         };
         let preprocessing = match existing(directory, "preprocessing.json") {
-            Some(path) => Preprocessing::read(&path)?,
+            Some(path) => Preprocessing::read(&path, limits)?,
             None => Preprocessing::regions(),
         };
         let answers = existing(directory, "answers.json").filter(|_| options.labels.is_none());
         let mut checkpoint = Self::of_source(source, config, tokenizer, preprocessing, options)?;
         if let Some(path) = answers {
-            checkpoint.labels = LabelSource::Directory(Labels::read(&path)?);
+            checkpoint.labels = LabelSource::Directory(Labels::read(&path, limits)?);
             checkpoint.files.push(path);
         }
         Ok(checkpoint)
     }
 
     fn open_file(path: &Path, options: &Options) -> Result<Self, Error> {
-        let source = FileSource::open(path)?;
+        let limits = &options.limits.in_range();
+        let source = FileSource::open(path, limits)?;
         let mut notes = Vec::new();
         let config = match &options.config {
-            Some(path) => HfConfig::read(path)?.without_task(),
+            Some(path) => HfConfig::read(path, limits)?.without_task(),
             None => {
                 notes.push(assume_base(path, &source)?);
                 HfConfig::default()
             }
         };
-        let tokenizer = options.tokenizer.as_deref().map(FoundTokenizer::given).transpose()?;
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Some(FoundTokenizer::given(path, limits)?),
+            None => None,
+        };
         let mut checkpoint = Self::of_source(source, config, tokenizer, Preprocessing::regions(), options)?;
         checkpoint.notes = notes;
         Ok(checkpoint)
     }
 
     fn open_gguf(path: &Path, options: &Options) -> Result<Self, Error> {
+        let limits = &options.limits.in_range();
         let given = [
             ("--config", &options.config),
             ("--tokenizer", &options.tokenizer),
@@ -131,13 +138,13 @@ impl Checkpoint {
         if let Some((option, _)) = given.iter().find(|(_, file)| file.is_some()) {
             return Err(Error::Given { path: path.to_owned(), option });
         }
-        let source = GgufSource::open(path)?;
+        let source = GgufSource::open(path, limits)?;
         if let Some(found) = source.quantized().filter(|_| !options.allow_requantize) {
             return Err(Error::Requantize { path: path.to_owned(), found });
         }
         let About { config, labels, front_end, .. } = source.about().clone();
         let metadata = source.metadata().clone();
-        let tokenizer = FoundTokenizer::in_gguf(path, &metadata)?;
+        let tokenizer = FoundTokenizer::in_gguf(path, &metadata, limits)?;
         let preprocessing = Preprocessing { path: Some(path.to_owned()), front_end };
         let mut checkpoint =
             Self::of_source(source, HfConfig::of(&config), tokenizer, preprocessing, options)?;
@@ -162,7 +169,7 @@ impl Checkpoint {
         files.extend(preprocessing.path.clone());
         files.extend(options.labels.clone());
         let labels = match &options.labels {
-            Some(path) => LabelSource::Given(Labels::read(path)?),
+            Some(path) => LabelSource::Given(Labels::read(path, &options.limits.in_range())?),
             None => LabelSource::Config,
         };
         let source = Box::new(source);
@@ -184,7 +191,7 @@ impl Checkpoint {
     /// Whatever is wrong with the labels.
     pub fn synthetic(synthetic: &Synthetic, labels: Option<&Path>) -> Result<Self, Error> {
         let options = Options { labels: labels.map(Path::to_owned), ..Options::default() };
-        let labels = labels.map(Labels::read).transpose()?;
+        let labels = labels.map(|path| Labels::read(path, &Limits::DEFAULT)).transpose()?;
         let mut synthetic = synthetic.clone();
         let rows = labels.as_ref().map(|labels| labels.answers.len());
         match (&mut synthetic.config.head, rows) {
@@ -244,13 +251,13 @@ impl Checkpoint {
 }
 
 /// The weights of a directory, safetensors before what `torch.save` writes.
-fn open_weights(directory: &Path) -> Result<FileSource, Error> {
+fn open_weights(directory: &Path, limits: &Limits) -> Result<FileSource, Error> {
     for name in ["model.safetensors", "pytorch_model.bin"] {
         if let Some(path) = existing(directory, name) {
-            return FileSource::open(&path);
+            return FileSource::open(&path, limits);
         }
         if let Some(index) = existing(directory, &format!("{name}.index.json")) {
-            return FileSource::open_sharded(&index);
+            return FileSource::open_sharded(&index, limits);
         }
     }
     let remedy = match other_weights(directory) {

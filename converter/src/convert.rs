@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use lxmert::InstructionSet;
 use lxmert::atomic_file::AtomicFile;
 use lxmert::gguf::{TensorSpec, WriteError, Writer};
 use lxmert::model::{Packer, Packing};
+use lxmert::{InstructionSet, Limits};
 
 use crate::Error;
 use crate::check::check;
@@ -51,6 +51,8 @@ pub struct Options {
     /// Store the matrices in the order in which the kernels for that instruction set read them. The answers are the same to the
     /// bit as from the file without, when its matrices are packed for the same instruction set at each start.
     pub pack: Option<InstructionSet>,
+    /// How much is taken from the files of a checkpoint.
+    pub limits: Limits,
 }
 
 /// How far a conversion is.

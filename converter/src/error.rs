@@ -3,7 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use lxmert::gguf;
+use lxmert::{gguf, shown};
+
+/// How to raise the limit on descriptions of checkpoints.
+pub(crate) const RAISE_DESCRIPTION: &str =
+    "raise the limit description_bytes: --limit description_bytes=N, Limits::description_bytes";
 
 /// Why a conversion failed. Every text is one line; [`Error::Tensors`] has a list beside it.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +32,7 @@ pub enum Error {
         remedy: String,
     },
     /// A file is larger than any of its kind.
-    #[error("{}: {bytes} bytes are too many, the limit is {limit}", path.display())]
+    #[error("{}: {bytes} bytes are too many, the limit is {limit}: {RAISE_DESCRIPTION}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -38,7 +42,7 @@ pub enum Error {
         limit: u64,
     },
     /// A file is not JSON, or not of the expected form.
-    #[error("{}: not the JSON that is expected here: {source}", path.display())]
+    #[error("{}: not the JSON that is expected here: {}", path.display(), shown(source))]
     Json {
         /// The file.
         path: PathBuf,
@@ -46,7 +50,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The configuration asks for what the runtime lacks.
-    #[error("{}: {field} is {found}: {remedy}", path.display())]
+    #[error("{}: {field} is {}: {remedy}", path.display(), shown(found))]
     Config {
         /// The configuration file.
         path: PathBuf,
@@ -58,7 +62,7 @@ pub enum Error {
         remedy: String,
     },
     /// A file breaks a rule of the safetensors format.
-    #[error("{}: not a valid safetensors file: {reason}", path.display())]
+    #[error("{}: not a valid safetensors file: {}", path.display(), shown(reason))]
     Safetensors {
         /// The file.
         path: PathBuf,
@@ -66,7 +70,7 @@ pub enum Error {
         reason: String,
     },
     /// A file is not what `torch.save` makes of a state dict, or asks for more than a state dict does.
-    #[error("{}: not a usable file of torch.save: {reason}", path.display())]
+    #[error("{}: not a usable file of torch.save: {}", path.display(), shown(reason))]
     Torch {
         /// The file.
         path: PathBuf,
@@ -99,6 +103,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A key was given a value that follows from the rest of the file.
+    #[error("{key} cannot be overridden: it is the checksum of what is written")]
+    ChecksumKey {
+        /// The key.
+        key: String,
+    },
     /// A key was given a value that follows from how the matrices are packed.
     #[error("{key} cannot be overridden in a packed file: it follows from --pack")]
     PackedKey {
@@ -106,7 +116,7 @@ pub enum Error {
         key: String,
     },
     /// The index of a sharded checkpoint is unusable.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), shown(reason))]
     Index {
         /// The index.
         path: PathBuf,
@@ -120,7 +130,7 @@ pub enum Error {
         problems: Vec<Problem>,
     },
     /// The answers cannot be used.
-    #[error("{origin}: {reason}")]
+    #[error("{origin}: {}", shown(reason))]
     Labels {
         /// Where the answers come from.
         origin: String,
@@ -128,7 +138,7 @@ pub enum Error {
         reason: String,
     },
     /// The tokenizer cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), shown(reason))]
     Tokenizer {
         /// The file.
         path: PathBuf,
@@ -136,7 +146,7 @@ pub enum Error {
         reason: String,
     },
     /// The description of the image preprocessing cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), shown(reason))]
     Preprocessing {
         /// The file.
         path: PathBuf,
@@ -156,7 +166,7 @@ pub enum Error {
     #[error("the overridden keys describe another model than the tensors")]
     Overrides,
     /// An importance matrix cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), shown(reason))]
     Importance {
         /// The file.
         path: PathBuf,
@@ -300,9 +310,18 @@ pub enum Problem {
 }
 
 impl fmt::Display for Problem {
-    /// One line; names are quoted and escaped, since they come from the checkpoint.
+    /// One line; names and shapes come from the checkpoint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        write!(f, "{}", shown(Words(self)))
+    }
+}
+
+/// A problem in as many words as its names and shapes take.
+struct Words<'a>(&'a Problem);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
             Problem::Size { field, config, tensors, evidence } => {
                 write!(f, "config.json: {field} is {config}, but {evidence} tell {tensors}")
             }

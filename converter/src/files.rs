@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// Reads a whole file that may have at most `limit` bytes.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+/// Reads a whole file that may have at most as many bytes as a description.
+pub(crate) fn read_bounded(path: &Path, limits: &Limits) -> Result<Vec<u8>, Error> {
+    let limit = limits.description_bytes as u64;
     let file = File::open(path).map_err(Error::io(path))?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large, even one that tells no size, as a pipe.
@@ -21,9 +23,9 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Reads a JSON file of at most `limit` bytes.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, Error> {
-    serde_json::from_slice(&read_bounded(path, limit)?).map_err(json_error(path))
+/// Reads a JSON file of at most as many bytes as a description.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limits: &Limits) -> Result<T, Error> {
+    serde_json::from_slice(&read_bounded(path, limits)?).map_err(json_error(path))
 }
 
 /// An [`Error::Json`] for that path.

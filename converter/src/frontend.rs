@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert::model::Config;
 use lxmert::vision::{FrontEnd, PatchGrid};
 use serde::Deserialize;
 
 use crate::Error;
 use crate::files::read_json;
-
-/// The largest `preprocessing.json` that is read.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// The one order in which patches become regions.
 const PATCH_ORDER: &str = "row by row (y, then x)";
@@ -53,8 +51,8 @@ impl Preprocessing {
     }
 
     /// Reads the description of a patch grid.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let description: Description = read_json(path, MAX_BYTES)?;
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        let description: Description = read_json(path, limits)?;
         match description.patch_grid() {
             Ok(grid) => {
                 Ok(Preprocessing { path: Some(path.to_owned()), front_end: FrontEnd::PatchGrid(grid) })

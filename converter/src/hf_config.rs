@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert::model::{Config, HiddenAct};
 use serde::Deserialize;
 
 use crate::Error;
 use crate::files::read_json;
 use crate::labels::Table;
-
-/// The largest `config.json` that is read; it may hold thousands of answers.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// The fields of `LxmertConfig` that matter at inference; `None` where the file does not say.
 ///
@@ -48,8 +46,8 @@ const DEFAULT_HEADS: usize = 12;
 
 impl HfConfig {
     /// Reads the file and refuses what the runtime cannot compute.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let config = HfConfig { path: path.to_owned(), ..read_json(path, MAX_BYTES)? };
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        let config = HfConfig { path: path.to_owned(), ..read_json(path, limits)? };
         match config.model_type.as_deref() {
             None | Some("lxmert") => Ok(config),
             Some(other) => Err(config.refusal("model_type", other, "only lxmert is converted")),

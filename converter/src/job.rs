@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use lxmert::gguf::{Metadata, TensorSpec, TensorType};
+use lxmert::gguf::{CHECKSUM_KEYS, Metadata, TensorSpec, TensorType, reserve_checksums};
 use lxmert::model::{ARCHITECTURE, Config, Packing, Tensor, tensors};
 
 use crate::Error;
@@ -79,6 +79,9 @@ impl<'a> Job<'a> {
         if let Some(key) = options.keys.iter().find(|key| packing.is_some() && Packing::decides(&key.key)) {
             return Err(Error::PackedKey { key: key.key.clone() });
         }
+        if let Some(key) = options.keys.iter().find(|key| CHECKSUM_KEYS.contains(&&*key.key)) {
+            return Err(Error::ChecksumKey { key: key.key.clone() });
+        }
         Ok(Job { checkpoint, plan, choices, packing, labels, requested, options, sha256 })
     }
 
@@ -105,9 +108,17 @@ impl<'a> Job<'a> {
     /// Everything that goes before the tensors: what the model is, how it was made, and all that an answer
     /// needs beside the weights.
     pub fn metadata(&self) -> Result<Metadata, Error> {
-        if let Some(origin) = &self.checkpoint.origin {
-            return self.renewed(origin);
-        }
+        let mut metadata = match &self.checkpoint.origin {
+            Some(origin) => self.renewed(origin)?,
+            None => self.new_metadata()?,
+        };
+        // Last, for whoever lists the keys.
+        reserve_checksums(&mut metadata, self.plan.tensors.len())?;
+        Ok(metadata)
+    }
+
+    /// The metadata of a checkpoint that is no GGUF file.
+    fn new_metadata(&self) -> Result<Metadata, Error> {
         let mut metadata = Metadata::new();
         metadata.insert("general.architecture", ARCHITECTURE)?;
         metadata.insert("general.type", "model")?;
@@ -135,6 +146,7 @@ impl<'a> Job<'a> {
             match key {
                 FILE_TYPE => self.describe_types(&mut metadata)?,
                 QUANTIZATION_VERSION_KEY => {}
+                key if CHECKSUM_KEYS.contains(&key) => {}
                 key => metadata.insert(key, value.clone())?,
             }
         }

@@ -4,15 +4,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
+use lxmert::Limits;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::Error;
 use crate::files::read_json;
-
-/// The largest answer table that is read; the published one of 9500 answers has one MB.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// The answers of a head, in the order of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +23,8 @@ pub(crate) struct Labels {
 
 impl Labels {
     /// Reads a table from a JSON file.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::from_table(read_json(path, MAX_BYTES)?, path.display().to_string())
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        Self::from_table(read_json(path, limits)?, path.display().to_string())
     }
 
     /// Brings a table of any form into the order of the head's rows.

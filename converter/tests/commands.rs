@@ -7,7 +7,7 @@ use std::process::Output;
 
 use common::program::program;
 use common::{Altered, Gguf, easy_vqa, golden, root};
-use lxmert::gguf::TensorType;
+use lxmert::gguf::{Metadata, TensorSpec, TensorType, Writer};
 use lxmert_converter::{FileType, Options, convert_directory};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -225,4 +225,85 @@ fn commands_have_help_and_refuse_wrong_use() {
     let output = run(&directory, &["q8_0", "diff"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: diff: "));
+}
+
+#[test]
+fn verify_tells_whole_files_from_damaged_ones() {
+    let directory = TempDir::new().unwrap();
+    let file = converted(&directory, &easy_vqa(), TensorType::Q8_0, "a.gguf");
+    let mut bytes = file.bytes.clone();
+    let place = file.header.tensor("pooler.weight").unwrap().range().start + 7;
+    bytes[place] ^= 1;
+    std::fs::write(directory.path().join("damaged.gguf"), &bytes).unwrap();
+
+    let output = run(&directory, &["verify", "a.gguf"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.starts_with("a.gguf: header and ") && text.lines().count() == 1, "{text}");
+
+    for arguments in
+        [&["verify", "a.gguf", "damaged.gguf"][..], &["f16", "damaged.gguf", "b.gguf", "--allow-requantize"]]
+    {
+        let output = run(&directory, arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("damaged.gguf") && text.contains("tensor \"pooler.weight\""), "{text}");
+    }
+    assert!(!directory.path().join("b.gguf").exists());
+
+    // It follows from what is written.
+    let key = "lxmert.checksum.xxh3.header";
+    let output = run(
+        &directory,
+        &["f16", "a.gguf", "b.gguf", "--allow-requantize", "--override-kv", &format!("{key}=int:1")],
+    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains(key));
+}
+
+#[test]
+fn diff_tells_of_tensors_but_not_of_their_checksums() {
+    let directory = TempDir::new().unwrap();
+    converted(&directory, &easy_vqa(), TensorType::Q8_0, "a.gguf");
+    converted(&directory, &easy_vqa(), TensorType::F16, "b.gguf");
+    let output = run(&directory, &["diff", "a.gguf", "b.gguf"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("general.file_type") && !text.contains("checksum"), "{text}");
+}
+
+#[test]
+fn limits_are_raised_by_name() {
+    let directory = TempDir::new().unwrap();
+    let model = easy_vqa();
+    let arguments = ["f32", model.to_str().unwrap(), "a.gguf", "--limit"];
+    let complaint = |limit: &str| {
+        let output = run(&directory, &[&arguments[..], &[limit]].concat());
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = complaint("description_bytes=1000");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("raise the limit description_bytes: --limit description_bytes=N"), "{text}");
+    let (code, text) = complaint("descriptions=1000");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("expected one of header_bytes, "), "{text}");
+    assert_eq!(complaint("description_bytes=1000000").0, Some(0));
+}
+
+#[test]
+fn listings_show_what_a_terminal_would_obey_escaped() {
+    let directory = TempDir::new().unwrap();
+    let hostile = "a\u{1b}[2J\u{202e}";
+    for (name, value) in [("a.gguf", 1u32), ("b.gguf", 2)] {
+        let mut metadata = Metadata::new();
+        metadata.set(hostile, value).unwrap();
+        let tensor = TensorSpec { name: hostile.to_owned(), tensor_type: TensorType::F32, dims: vec![1] };
+        let data = (value as f32).to_le_bytes();
+        let file = Writer::to_vec(&metadata, &[tensor], &[&data[..]]).unwrap();
+        std::fs::write(directory.path().join(name), file).unwrap();
+    }
+    for arguments in [&["inspect", "a.gguf"][..], &["diff", "a.gguf", "b.gguf"]] {
+        let output = run(&directory, arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.matches(r"a\u{1b}[2J\u{202e}").count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    }
 }

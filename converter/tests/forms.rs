@@ -6,6 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Gguf, read_tensors, root, write_tensors};
+use lxmert::Limits;
 use lxmert::gguf::TensorType;
 use lxmert_converter::source::{FileSource, Source};
 use lxmert_converter::{Checkpoint, Error, Options, Problem, convert_directory};
@@ -185,7 +186,7 @@ fn survives_damage_anywhere() {
 }
 
 fn open(path: &Path) -> Result<FileSource, Error> {
-    FileSource::open(path)
+    FileSource::open(path, &Limits::default())
 }
 
 fn read_all(source: &FileSource) {

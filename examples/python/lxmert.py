@@ -181,6 +181,7 @@ _FUNCTIONS = [
     ("lxmert_status_name", c_char_p, [c_int32]),
     ("lxmert_last_error", c_char_p, []),
     ("lxmert_model_open", c_int32, [c_char_p, POINTER(c_void_p)]),
+    ("lxmert_model_verify", c_int32, [c_void_p]),
     ("lxmert_model_free", None, [c_void_p]),
     ("lxmert_model_get_info", c_int32, [c_void_p, POINTER(_ModelInfo)]),
     ("lxmert_model_name", c_int32, [c_void_p, POINTER(c_char_p)]),
@@ -236,6 +237,10 @@ class Model:
         # What could not be made has no handle, and at the interpreter's end the library may be gone.
         if getattr(self, "_handle", None) and _library:
             self.close()
+
+    def verify(self):
+        """Compares the file with its checksums: an Error names the first tensor that is damaged."""
+        _check(_library.lxmert_model_verify(self._handle))
 
     def info(self):
         """The fields of lxmert_model_info."""

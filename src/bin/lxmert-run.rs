@@ -2,6 +2,8 @@
 
 #[path = "support/computing.rs"]
 mod computing;
+#[path = "support/loading.rs"]
+mod loading;
 #[path = "support/memory.rs"]
 mod memory;
 mod support;
@@ -16,11 +18,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use lxmert::atomic_file::{AtomicFile, is_same_file};
 use lxmert::model::Config;
-use lxmert::{Model, Output, Session, SessionOptions, Text};
+use lxmert::{Output, Session, SessionOptions, Text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use computing::Computing;
+use loading::Loading;
 use tensors::{Tensors, in_file};
 
 /// Run a model on raw tensors.
@@ -51,6 +54,8 @@ struct Arguments {
     #[arg(long)]
     output_attentions: bool,
     #[command(flatten)]
+    loading: Loading,
+    #[command(flatten)]
     computing: Computing,
 }
 
@@ -65,7 +70,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             return Err(format!("{}: would be written over, but holds {what}", input.display()).into());
         }
     }
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.loading.options()?.open(&arguments.model)?;
     let outputs = wanted(arguments, model.config())?;
     let tensors = Tensors::open(&arguments.inputs)?;
     let inputs = tensors.inputs();

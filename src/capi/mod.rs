@@ -37,7 +37,7 @@ pub use memory::lxmert_allocator;
 pub use model::{
     lxmert_front_end, lxmert_head, lxmert_model, lxmert_model_free, lxmert_model_from_loader,
     lxmert_model_from_memory, lxmert_model_get_info, lxmert_model_info, lxmert_model_label,
-    lxmert_model_name, lxmert_model_open, lxmert_model_tokenize,
+    lxmert_model_name, lxmert_model_open, lxmert_model_tokenize, lxmert_model_verify,
 };
 pub use options::{LXMERT_MEMORY_ALIGNMENT, lxmert_residency, lxmert_session_options};
 pub use plan::{lxmert_memory_plan, lxmert_plan};

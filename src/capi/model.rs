@@ -10,7 +10,7 @@ use super::loader::{CallerFile, lxmert_loader};
 use super::strings::{CStrings, c_string};
 use super::{Failure, lxmert_status};
 use crate::model::Head;
-use crate::vision::{FrontEnd, MAX_REGIONS};
+use crate::vision::FrontEnd;
 use crate::{Error, Model};
 
 /// A model: weights, tokenizer and answers of one file. It never changes, and any number of sessions on any threads share it.
@@ -227,6 +227,25 @@ pub unsafe extern "C" fn lxmert_model_from_loader(
     unsafe { create(out, load) }
 }
 
+/// Compares the header and all weights of a model with the checksums that lxmert-quantize has stored in its file. It finds what
+/// disks, copies and downloads have done to the file; whoever changes a file on purpose can change these too. It reads the whole file,
+/// by a loader too, a part at a time.
+///
+/// | allocates   | 256 KiB, and the header, meanwhile                                                         |
+/// |-------------|--------------------------------------------------------------------------------------------|
+/// | thread-safe | yes                                                                                        |
+/// | blocks      | while the file is read                                                                     |
+/// | fails       | LXMERT_INVALID_MODEL names the first tensor that is damaged; LXMERT_UNSUPPORTED if the     |
+/// |             | file holds no checksums; LXMERT_IO, LXMERT_OUT_OF_MEMORY, LXMERT_INVALID_ARGUMENT          |
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lxmert_model_verify(model: *const lxmert_model) -> lxmert_status {
+    status(|| {
+        // SAFETY: a live handle, or NULL, by the header's rules.
+        let model = unsafe { Handle::<LoadedModel>::get(model) }?;
+        model.model.verify().map_err(in_model)
+    })
+}
+
 /// Frees a model; NULL is fine. Sessions that were made of it keep what they need, but the strings that the model has given
 /// out end with it. Answers that a session gives after it keep their texts until that session is freed.
 ///
@@ -292,8 +311,8 @@ fn about(model: &Model) -> lxmert_model_info {
         hidden_size: config.hidden_size,
         vocab_size: config.vocab_size,
         max_tokens: config.max_position_embeddings,
-        max_regions: MAX_REGIONS,
-        max_batch: crate::session::MAX_BATCH,
+        max_regions: model.limits().regions,
+        max_batch: model.limits().batch,
         feature_size: config.visual_feat_dim,
         box_size: config.visual_pos_dim,
         grid_rows: grid.map_or(0, |grid| grid.rows() as usize),

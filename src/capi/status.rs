@@ -93,6 +93,7 @@ impl lxmert_status {
             | Error::Hyperparameter { .. }
             | Error::FrontEnd { .. }
             | Error::Tensor { .. }
+            | Error::Checksum { .. }
             | Error::Packed { .. } => LXMERT_INVALID_MODEL,
             Error::Input { .. } | Error::Memory { .. } => LXMERT_INVALID_ARGUMENT,
             Error::Limit { .. } => LXMERT_LIMIT,

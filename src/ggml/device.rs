@@ -260,7 +260,7 @@ impl Backend {
         Arc::clone(&self.lost)
     }
 
-    pub(super) fn failed(&self, problem: &str) -> Error {
+    pub fn failed(&self, problem: &str) -> Error {
         failed(self.device)(problem.to_owned())
     }
 
@@ -420,6 +420,19 @@ impl Drop for DeviceBuffer {
 }
 
 #[cfg(test)]
+impl Backend {
+    /// Loses the device, as a driver does that cannot go on, and returns what is told of it.
+    pub fn lose(&self, problem: &std::ffi::CStr) -> Error {
+        let abort = |_| {
+            // SAFETY: three strings, the last for the second's place.
+            unsafe { sys::ggml_abort(c"driver.c".as_ptr(), 7, c"%s".as_ptr(), problem.as_ptr()) }
+        };
+        // SAFETY: nothing is dropped by the unwinding.
+        unsafe { self.call::<()>(abort) }.unwrap_err()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -427,12 +440,7 @@ mod tests {
     fn a_lost_device_is_asked_nothing_more() {
         let backend = Backend::new(Device::Emulated, None).unwrap();
         let buffer = DeviceBuffer::new(&backend, 100, "a test").unwrap();
-        let abort = |_| {
-            // SAFETY: three strings, the last for the second's place.
-            unsafe { sys::ggml_abort(c"driver.c".as_ptr(), 7, c"%s".as_ptr(), c"it is on fire".as_ptr()) }
-        };
-        // SAFETY: nothing is dropped by the unwinding.
-        let error = unsafe { backend.call::<()>(abort) }.unwrap_err();
+        let error = backend.lose(c"it is on fire");
         assert!(
             error.to_string().contains("emulated") && error.to_string().contains("it is on fire"),
             "{error}"

@@ -124,6 +124,10 @@ impl Scheduler {
         let status = unsafe {
             backend.call(|_| {
                 let raw = self.raw.as_ptr();
+                // A computation that has to do this by itself first forgets what was assigned.
+                if !sys::ggml_backend_sched_alloc_graph(raw, graph.as_ptr()) {
+                    return sys::ggml_status::GGML_STATUS_ALLOC_FAILED;
+                }
                 sys::ggml_backend_sched_set_eval_callback(raw, callback, data);
                 let status = sys::ggml_backend_sched_graph_compute_async(raw, graph.as_ptr());
                 sys::ggml_backend_sched_synchronize(raw);

@@ -1,8 +1,9 @@
 //! Reading little-endian values from bytes that may end anywhere.
 
 use super::error::{Error, Rule};
-use super::limits;
 use super::metadata::{check_text, try_string};
+use crate::Limits;
+use crate::limits::raise;
 
 /// Reads fields one after the other, and keeps count of what the header may still hold.
 pub(super) struct Cursor<'a> {
@@ -11,16 +12,18 @@ pub(super) struct Cursor<'a> {
     header_left: usize,
     vocabulary_left: usize,
     in_vocabulary: bool,
+    limits: &'a Limits,
 }
 
 impl<'a> Cursor<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8], limits: &'a Limits) -> Self {
         Self {
             bytes,
             position: 0,
-            header_left: limits::HEADER_BYTES,
-            vocabulary_left: limits::VOCABULARY_BYTES,
+            header_left: limits.header_bytes,
+            vocabulary_left: limits.vocabulary_bytes,
             in_vocabulary: false,
+            limits,
         }
     }
 
@@ -34,9 +37,9 @@ impl<'a> Cursor<'a> {
         self.in_vocabulary = in_vocabulary;
     }
 
-    /// The most items of at least `item_bytes` each that can follow.
+    /// The most items of at least `item_bytes` each that can follow in the file.
     pub fn room_for(&self, item_bytes: usize) -> u64 {
-        (self.remaining().min(self.left()) / item_bytes) as u64
+        (self.remaining() / item_bytes) as u64
     }
 
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
@@ -83,6 +86,15 @@ impl<'a> Cursor<'a> {
         let start = self.position;
         let announced = self.u64()?;
         let len = self.fitting(announced, 1, Rule::StringLength, start)?;
+        let most = self.limits.string_bytes;
+        if len > most {
+            return Err(Error::new(
+                Rule::StringTooLong,
+                format_args!("at most {most} bytes (or {})", raise!(string_bytes)),
+                format_args!("{len}"),
+            )
+            .at(start));
+        }
         check_text(self.take(len)?, Rule::StringNotUtf8, Rule::StringNul)
             .and_then(try_string)
             .map_err(|error| error.at(start))
@@ -148,12 +160,12 @@ impl<'a> Cursor<'a> {
     }
 
     fn over_budget(&self, start: usize) -> Error {
-        let (rule, most) = if self.in_vocabulary {
-            (Rule::VocabularyTooLarge, limits::VOCABULARY_BYTES)
+        let (rule, most, raise) = if self.in_vocabulary {
+            (Rule::VocabularyTooLarge, self.limits.vocabulary_bytes, raise!(vocabulary_bytes))
         } else {
-            (Rule::HeaderTooLarge, limits::HEADER_BYTES)
+            (Rule::HeaderTooLarge, self.limits.header_bytes, raise!(header_bytes))
         };
-        Error::new(rule, format_args!("at most {most} bytes"), format_args!("more")).at(start)
+        Error::new(rule, format_args!("at most {most} bytes (or {raise})"), format_args!("more")).at(start)
     }
 }
 

@@ -6,6 +6,7 @@ use super::metadata::Metadata;
 use super::tensor::{Size, TensorSpec};
 use super::value::{Array, Value, id};
 use super::{MAGIC, VERSION};
+use crate::Limits;
 
 /// A header as bytes, padded to where the data starts, and what the reader makes of it.
 ///
@@ -38,7 +39,7 @@ pub(super) fn encode(metadata: &Metadata, tensors: &[TensorSpec]) -> Result<(Vec
     let mut bytes = out.0;
     let start = (bytes.len() as u64).next_multiple_of(alignment);
     let end = usize::try_from(start.saturating_add(offset)).unwrap_or(usize::MAX);
-    let header = Header::lay_out(&bytes, end).map_err(|mut error| {
+    let header = Header::lay_out(&bytes, end, &Limits::DEFAULT).map_err(|mut error| {
         // There is no file yet in which anybody could look at the place.
         error.offset = None;
         error

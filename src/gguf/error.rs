@@ -15,19 +15,23 @@ pub enum Rule {
     ByteOrder,
     /// The version is 3.
     Version,
-    /// As many tensors as announced fit into the rest of the file and a header.
+    /// As many tensors as announced fit into the rest of the file.
     TensorCount,
-    /// As many keys as announced fit into the rest of the file and a header.
+    /// There are at most [`Limits::tensors`](crate::Limits::tensors).
+    TooManyTensors,
+    /// As many keys as announced fit into the rest of the file.
     KeyCount,
+    /// There are at most [`Limits::metadata_keys`](crate::Limits::metadata_keys).
+    TooManyKeys,
     /// No field of the header lies beyond the end of the file.
     HeaderTruncated,
-    /// The header stays within [`limits::HEADER_BYTES`](super::limits::HEADER_BYTES).
+    /// The header stays within [`Limits::header_bytes`](crate::Limits::header_bytes).
     HeaderTooLarge,
-    /// The vocabulary stays within [`limits::VOCABULARY_BYTES`](super::limits::VOCABULARY_BYTES).
+    /// The vocabulary stays within [`Limits::vocabulary_bytes`](crate::Limits::vocabulary_bytes).
     VocabularyTooLarge,
     /// A key is not empty.
     KeyEmpty,
-    /// A key has at most [`limits::KEY_BYTES`](super::limits::KEY_BYTES).
+    /// A key has at most [`Limits::key_bytes`](crate::Limits::key_bytes).
     KeyTooLong,
     /// A key is UTF-8.
     KeyNotUtf8,
@@ -41,6 +45,8 @@ pub enum Rule {
     BoolValue,
     /// A string ends before the file does.
     StringLength,
+    /// A string has at most [`Limits::string_bytes`](crate::Limits::string_bytes).
+    StringTooLong,
     /// A string is UTF-8.
     StringNotUtf8,
     /// A string holds no NUL.
@@ -88,6 +94,10 @@ pub enum Rule {
     TrailingBytes,
     /// Padding is zero.
     Padding,
+    /// The checksums of a file are numbers, one for each tensor.
+    Checksums,
+    /// The header is what it was when its checksum was made.
+    HeaderChecksum,
     /// A key that is asked for exists.
     KeyMissing,
     /// A key's value has the type that is asked for.
@@ -107,7 +117,9 @@ impl Rule {
             Self::ByteOrder => "big-endian file",
             Self::Version => "unsupported version",
             Self::TensorCount => "impossible number of tensors",
+            Self::TooManyTensors => "too many tensors",
             Self::KeyCount => "impossible number of keys",
+            Self::TooManyKeys => "too many keys",
             Self::HeaderTruncated => "header cut short",
             Self::HeaderTooLarge => "header too large",
             Self::VocabularyTooLarge => "vocabulary too large",
@@ -119,6 +131,7 @@ impl Rule {
             Self::ValueType => "unknown value type",
             Self::BoolValue => "malformed bool",
             Self::StringLength => "string beyond the end of the file",
+            Self::StringTooLong => "string too long",
             Self::StringNotUtf8 => "string not UTF-8",
             Self::StringNul => "NUL in a string",
             Self::ArrayType => "unknown type of array elements",
@@ -141,6 +154,8 @@ impl Rule {
             Self::DataTruncated => "data cut short",
             Self::TrailingBytes => "trailing bytes",
             Self::Padding => "padding not zero",
+            Self::Checksums => "unusable checksums",
+            Self::HeaderChecksum => "damaged header",
             Self::KeyMissing => "missing key",
             Self::WrongType => "wrong type",
             Self::ValueRange => "value out of range",
@@ -160,12 +175,14 @@ impl Rule {
             | Self::ValueType
             | Self::BoolValue
             | Self::StringLength
+            | Self::StringTooLong
             | Self::StringNotUtf8
             | Self::StringNul
             | Self::ArrayType
             | Self::ArrayNested
             | Self::ArrayLength
             | Self::Alignment
+            | Self::Checksums
             | Self::KeyMissing
             | Self::WrongType
             | Self::ValueRange => "key ",
@@ -189,10 +206,13 @@ impl Rule {
             | Self::ByteOrder
             | Self::Version
             | Self::TensorCount
+            | Self::TooManyTensors
             | Self::KeyCount
+            | Self::TooManyKeys
             | Self::HeaderTruncated
             | Self::HeaderTooLarge
             | Self::TrailingBytes
+            | Self::HeaderChecksum
             | Self::OutOfMemory => "",
         }
     }
@@ -281,7 +301,7 @@ impl From<TryReserveError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.name {
-            write!(f, "{}{name:?}", self.rule.subject())?;
+            write!(f, "{}{}", self.rule.subject(), crate::shown(format_args!("{name:?}")))?;
         }
         if let Some(offset) = self.offset {
             let separator = if self.name.is_some() { " " } else { "" };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::checksums::{self, HEADER_KEY, TENSORS_KEY};
 use super::cursor::Cursor;
 use super::error::{Error, Rule};
 use super::metadata::{Metadata, check_key, try_string};
@@ -9,6 +10,8 @@ use super::tensor::{Size, TensorInfo, check_tensor_name, dimension_count, tensor
 use super::tensor_type::TensorType;
 use super::value::{Array, Value, id};
 use super::{ALIGNMENT_KEY, MAGIC, VERSION, limits};
+use crate::Limits;
+use crate::limits::raise;
 
 /// Magic, version, number of tensors, number of keys.
 const FIXED_BYTES: usize = 4 + 4 + 8 + 8;
@@ -29,6 +32,8 @@ pub struct Header {
     alignment: u64,
     /// Where the list of tensors ends, from the start of the file.
     end: usize,
+    /// Where the checksums stand.
+    places: checksums::Places,
 }
 
 impl Header {
@@ -40,19 +45,39 @@ impl Header {
     /// # Errors
     /// The first [`Rule`] that the file breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let header = Self::lay_out(bytes, bytes.len())?;
+        Self::parse_within(bytes, &Limits::DEFAULT)
+    }
+
+    /// As [`parse`](Self::parse), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_within(bytes: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let header = Self::lay_out(bytes, bytes.len(), &limits.in_range())?;
         header.check_padding(bytes)?;
+        header.check_checksum(bytes)?;
         Ok(header)
     }
 
     /// Reads and checks a header whose file is not in memory: `start` is the file's first
-    /// [`START_BYTES`](limits::START_BYTES), or all of it, and `file_bytes` its length. Unlike
+    /// [`start_bytes`](Limits::start_bytes), or all of it, and `file_bytes` its length. Unlike
     /// [`parse`](Self::parse), it does not see the padding between the tensors.
     ///
     /// # Errors
     /// The first [`Rule`] that the file breaks.
     pub fn parse_start(start: &[u8], file_bytes: u64) -> Result<Self, Error> {
-        Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX))
+        Self::parse_start_within(start, file_bytes, &Limits::DEFAULT)
+    }
+
+    /// As [`parse_start`](Self::parse_start), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`parse_start`](Self::parse_start).
+    pub fn parse_start_within(start: &[u8], file_bytes: u64, limits: &Limits) -> Result<Self, Error> {
+        let header =
+            Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX), &limits.in_range())?;
+        header.check_checksum(start)?;
+        Ok(header)
     }
 
     /// The keys and values.
@@ -75,6 +100,11 @@ impl Header {
         self.tensors.get(*self.index.get(name)?)
     }
 
+    /// The checksums of the tensors, in the order of the list; `None` if the file holds none.
+    pub fn checksums(&self) -> Option<&[u64]> {
+        checksums::of_tensors(&self.metadata)
+    }
+
     /// What every tensor's offset is a multiple of, in bytes; a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
@@ -83,22 +113,37 @@ impl Header {
     /// Reads a header and checks everything but the padding. `bytes` may end anywhere after the
     /// list of tensors, so that a file can be checked before its data is written; `file_bytes` is
     /// the length of the whole.
-    pub(super) fn lay_out(bytes: &[u8], file_bytes: usize) -> Result<Self, Error> {
+    pub(super) fn lay_out(bytes: &[u8], file_bytes: usize, limits: &Limits) -> Result<Self, Error> {
         check_start(bytes)?;
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Cursor::new(bytes, limits);
         cursor.take(MAGIC.len() + size_of_val(&VERSION))?;
-        let tensor_count = count(&mut cursor, LEAST_TENSOR_BYTES, Rule::TensorCount)?;
-        let key_count = count(&mut cursor, LEAST_KEY_BYTES, Rule::KeyCount)?;
+        let most = |rule, most, raise| Most { rule, most, raise };
+        let most_tensors = most(Rule::TooManyTensors, limits.tensors, raise!(tensors));
+        let tensor_count = count(&mut cursor, LEAST_TENSOR_BYTES, Rule::TensorCount, most_tensors)?;
+        let most_keys = most(Rule::TooManyKeys, limits.metadata_keys, raise!(metadata_keys));
+        let key_count = count(&mut cursor, LEAST_KEY_BYTES, Rule::KeyCount, most_keys)?;
 
-        let metadata = read_metadata(&mut cursor, key_count)?;
+        let (metadata, places) = read_metadata(&mut cursor, key_count, limits)?;
         let alignment = alignment(&metadata)?;
-        let mut header = Self { metadata, tensors: Vec::new(), index: HashMap::new(), alignment, end: 0 };
+        checksums::check(&metadata, tensor_count)?;
+        let (tensors, index) = (Vec::new(), HashMap::new());
+        let mut header = Self { metadata, tensors, index, alignment, end: 0, places };
         header.tensors.try_reserve_exact(tensor_count)?;
         header.index.try_reserve(tensor_count)?;
         let data_bytes = header.read_tensors(&mut cursor, tensor_count)?;
         header.end = cursor.position();
         header.place(data_bytes, file_bytes)?;
         Ok(header)
+    }
+
+    /// Where the checksums stand.
+    pub(super) fn places(&self) -> checksums::Places {
+        self.places
+    }
+
+    /// The length of the header, the padding before the first tensor's data included.
+    pub(super) fn padded_end(&self) -> usize {
+        self.end.next_multiple_of(self.alignment as usize)
     }
 
     /// The length of the whole file, the last tensor's padding included.
@@ -176,6 +221,24 @@ impl Header {
         Ok(())
     }
 
+    /// Compares the header with its checksum, if it has one. Padding that `bytes` do not reach is taken for zero.
+    fn check_checksum(&self, bytes: &[u8]) -> Result<(), Error> {
+        let Some((place, expected)) = self.places.header.zip(checksums::of_header(&self.metadata)) else {
+            return Ok(());
+        };
+        static PADDING: [u8; *limits::ALIGNMENTS.end() as usize] = [0; *limits::ALIGNMENTS.end() as usize];
+        let header = bytes.get(..self.end).unwrap_or(bytes);
+        let found = checksums::of_bytes([header, &PADDING[..self.padded_end() - self.end]], place);
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::new(
+            Rule::HeaderChecksum,
+            format_args!("checksum {expected:016x}"),
+            format_args!("{found:016x}: get the file again, or convert the checkpoint again"),
+        ))
+    }
+
     /// Checks that there is nothing between header, tensors and the end of the file.
     fn check_padding(&self, bytes: &[u8]) -> Result<(), Error> {
         let mut from = self.end;
@@ -243,7 +306,7 @@ fn check_start(bytes: &[u8]) -> Result<(), Error> {
         )
         .at(0));
     }
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Cursor::new(bytes, &Limits::DEFAULT);
     cursor.take(MAGIC.len())?;
     let start = cursor.position();
     let version = cursor.u32()?;
@@ -262,36 +325,60 @@ fn check_start(bytes: &[u8]) -> Result<(), Error> {
     Err(error.at(start))
 }
 
-/// Reads a number of items, and bounds it by what could follow before anything is allocated.
-fn count(cursor: &mut Cursor<'_>, item_bytes: usize, rule: Rule) -> Result<usize, Error> {
-    let start = cursor.position();
-    let count = cursor.u64()?;
-    let most = cursor.room_for(item_bytes);
-    usize::try_from(count)
-        .ok()
-        .filter(|_| count <= most)
-        .ok_or_else(|| Error::new(rule, format_args!("at most {most}"), format_args!("{count}")).at(start))
+/// A limit on a number of items.
+struct Most {
+    rule: Rule,
+    most: usize,
+    raise: &'static str,
 }
 
-fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Error> {
+/// Reads a number of items, and bounds it by what could follow before anything is allocated.
+fn count(cursor: &mut Cursor<'_>, item_bytes: usize, rule: Rule, limit: Most) -> Result<usize, Error> {
+    let start = cursor.position();
+    let count = cursor.u64()?;
+    let room = cursor.room_for(item_bytes);
+    let fitting = usize::try_from(count)
+        .ok()
+        .filter(|_| count <= room)
+        .ok_or_else(|| Error::new(rule, format_args!("at most {room}"), format_args!("{count}")).at(start))?;
+    if fitting > limit.most {
+        let expected = format_args!("at most {} (or {})", limit.most, limit.raise);
+        return Err(Error::new(limit.rule, expected, format_args!("{count}")).at(start));
+    }
+    Ok(fitting)
+}
+
+fn read_metadata(
+    cursor: &mut Cursor<'_>,
+    count: usize,
+    limits: &Limits,
+) -> Result<(Metadata, checksums::Places), Error> {
     let mut metadata = Metadata::new();
+    let mut places = checksums::Places::default();
     metadata.try_reserve(count)?;
     for _ in 0..count {
         let start = cursor.position();
-        let key = read_key(cursor).map_err(|error| error.at(start))?;
+        let key = read_key(cursor, limits.key_bytes).map_err(|error| error.at(start))?;
         read_value(cursor, key)
             .and_then(|value| metadata.insert(key, value))
             .map_err(|error| error.named(key).at(start))?;
+        // Both end with the numbers themselves, if they are of their types, which is checked later.
+        let before = |numbers: usize| cursor.position().checked_sub(numbers * checksums::BYTES);
+        match key {
+            HEADER_KEY => places.header = before(1),
+            TENSORS_KEY => places.tensors = before(checksums::of_tensors(&metadata).map_or(0, <[u64]>::len)),
+            _ => {}
+        }
     }
-    Ok(metadata)
+    Ok((metadata, places))
 }
 
-fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Error> {
+fn read_key<'a>(cursor: &mut Cursor<'a>, most: usize) -> Result<&'a str, Error> {
     let announced = cursor.u64()?;
     let len = usize::try_from(announced)
         .ok()
-        .filter(|len| *len <= limits::KEY_BYTES)
-        .ok_or_else(|| key_too_long(announced))?;
+        .filter(|len| *len <= most)
+        .ok_or_else(|| key_too_long(announced, most))?;
     check_key(cursor.take(len)?)
 }
 
@@ -404,8 +491,9 @@ fn read_tensor(cursor: &mut Cursor<'_>, name: &str, next: u64, alignment: u64) -
     Ok(TensorInfo { name: try_string(name)?, tensor_type, dims, dim_count, size, offset })
 }
 
-fn key_too_long(found: u64) -> Error {
-    Error::new(Rule::KeyTooLong, format_args!("at most {} bytes", limits::KEY_BYTES), format_args!("{found}"))
+fn key_too_long(found: u64, most: usize) -> Error {
+    let expected = format_args!("at most {most} bytes (or {})", raise!(key_bytes));
+    Error::new(Rule::KeyTooLong, expected, format_args!("{found}"))
 }
 
 fn too_large(bytes: u64, start: u64) -> Error {

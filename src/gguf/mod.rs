@@ -8,12 +8,14 @@
 //! [`Header`] whose every tensor lies inside the file, or an [`Error`] that names the broken rule,
 //! the key or tensor, and the place. It never panics, and it allocates no more than a small
 //! multiple of the bytes it was given, because every count is compared with the bytes that could
-//! hold it before memory is taken. The sizes it accepts are in [`limits`].
+//! hold it before memory is taken. The sizes it accepts are in [`Limits`](crate::Limits) and [`limits`].
 //!
 //! Reading is stricter than ggml's own reader in one respect, the exact-cover rule: header, tensor
 //! data and zeroed alignment padding together are the file, with no overlap, hole or trailing
 //! byte. So a file means the same to every reader, and no bytes of it are hidden from a checksum
 //! of its tensors. The `gguf` Python package and llama.cpp write files of just this form.
+//!
+//! A file may hold checksums of its parts: see [`reserve_checksums`] and [`Header::checksums`].
 //!
 //! ```
 //! use lxmert::gguf::{Header, Metadata, TensorSpec, TensorType, Writer};
@@ -36,6 +38,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checksums;
 mod cursor;
 mod encode;
 mod error;
@@ -51,6 +54,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use checksums::Checksum;
+pub use checksums::{CHECKSUM_KEYS, reserve_checksums};
 pub use error::{Error, Rule};
 pub use file::File;
 pub use header::Header;

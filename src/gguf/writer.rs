@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::checksums::{self, Checksum};
 use super::encode::encode;
 use super::error::Error;
 use super::header::Header;
@@ -53,10 +54,13 @@ pub enum WriteError {
 /// same directory, which takes the name only in [`finish`](Self::finish). Dropping the writer
 /// before that removes the temporary file and leaves an older file of the name untouched.
 ///
-/// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts.
+/// The same input gives the same bytes, and whatever is written, [`Header::parse`] accepts. Where the metadata has room for checksums
+/// (see [`reserve_checksums`](super::reserve_checksums)), they are filled in.
 #[derive(Debug)]
 pub struct Writer {
     data: DataStream<AtomicFile>,
+    /// The header with room for checksums, which are written over it when all data is there; empty without.
+    encoded: Vec<u8>,
 }
 
 impl Writer {
@@ -73,7 +77,8 @@ impl Writer {
         let fail = |source| io_error(path, source);
         let mut out = AtomicFile::create(path).map_err(fail)?;
         out.write_all(&encoded).map_err(fail)?;
-        Ok(Self { data: DataStream::new(out, header, path) })
+        let encoded = if header.places() == checksums::Places::default() { Vec::new() } else { encoded };
+        Ok(Self { data: DataStream::new(out, header, path), encoded })
     }
 
     /// The size that a file of these will have.
@@ -100,8 +105,13 @@ impl Writer {
     /// [`WriteError::TooLittleData`] if a tensor's data is incomplete, [`WriteError::Io`] if the
     /// file cannot be brought to the disk or renamed, and [`WriteError::Broken`] if a write failed
     /// before.
-    pub fn finish(self) -> Result<(), WriteError> {
-        let (out, path) = self.data.finish()?;
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        let places = self.data.header.places();
+        let Finished { mut out, path, checksums } = self.data.finish()?;
+        for place in checksums::fill(&mut self.encoded, places, &checksums) {
+            out.overwrite(place.start as u64, &self.encoded[place])
+                .map_err(|source| io_error(&path, source))?;
+        }
         out.commit().map_err(|source| io_error(&path, source))
     }
 
@@ -115,6 +125,7 @@ impl Writer {
         data: &[&[u8]],
     ) -> Result<Vec<u8>, WriteError> {
         let (mut encoded, header) = encode(metadata, tensors)?;
+        let start = encoded.len();
         let padded = usize::try_from(header.file_bytes()).unwrap_or(usize::MAX);
         encoded.try_reserve_exact(padded - encoded.len()).map_err(Error::from)?;
         let mut stream = DataStream::new(encoded, header, Path::new(""));
@@ -126,7 +137,10 @@ impl Writer {
             stream.expect_room(piece.len(), stream.missing())?;
             stream.write(piece)?;
         }
-        Ok(stream.finish()?.0)
+        let places = stream.header.places();
+        let Finished { mut out, checksums, .. } = stream.finish()?;
+        checksums::fill(&mut out[..start], places, &checksums).for_each(drop);
+        Ok(out)
     }
 }
 
@@ -143,6 +157,17 @@ pub(super) struct DataStream<W> {
     broken: bool,
     /// For error messages.
     path: PathBuf,
+    /// Of the current tensor's data so far, and of the tensors before, if the file has room for them.
+    checksum: Checksum,
+    checksums: Vec<u64>,
+}
+
+/// A data section that is complete.
+pub(super) struct Finished<W> {
+    out: W,
+    path: PathBuf,
+    /// Of the tensors, if the file has room for them.
+    checksums: Vec<u64>,
 }
 
 impl<W: Write> DataStream<W> {
@@ -154,6 +179,8 @@ impl<W: Write> DataStream<W> {
             wanted: header.tensors().iter().map(TensorInfo::bytes).sum(),
             broken: false,
             path: path.to_path_buf(),
+            checksum: Checksum::new(),
+            checksums: Vec::new(),
             header,
         }
     }
@@ -176,6 +203,9 @@ impl<W: Write> DataStream<W> {
             let len = usize::try_from(missing).unwrap_or(usize::MAX).min(piece.len());
             let (part, rest) = piece.split_at(len);
             self.out.write_all(part)?;
+            if self.header.places().tensors.is_some() {
+                self.checksum.add(part);
+            }
             self.written += len as u64;
             self.wanted -= len as u64;
             piece = rest;
@@ -185,6 +215,9 @@ impl<W: Write> DataStream<W> {
             let padded = tensor.bytes().next_multiple_of(self.header.alignment());
             let mut padding = io::repeat(0).take(padded - tensor.bytes());
             io::copy(&mut padding, &mut self.out)?;
+            if self.header.places().tensors.is_some() {
+                self.checksums.push(std::mem::replace(&mut self.checksum, Checksum::new()).value());
+            }
             self.current += 1;
             self.written = 0;
         }
@@ -211,7 +244,7 @@ impl<W: Write> DataStream<W> {
         }
     }
 
-    pub fn finish(self) -> Result<(W, PathBuf), WriteError> {
+    pub fn finish(self) -> Result<Finished<W>, WriteError> {
         if self.broken {
             return Err(WriteError::Broken);
         }
@@ -221,7 +254,7 @@ impl<W: Write> DataStream<W> {
                 missing: self.missing(),
             });
         }
-        Ok((self.out, self.path))
+        Ok(Finished { out: self.out, path: self.path, checksums: self.checksums })
     }
 }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::{Config, Packing, Role, tensors};
-use crate::Error;
 use crate::ggml::{AlignedBuffer, Device, Tensors};
 use crate::gguf::{Header, Metadata, TensorType};
 use crate::kernels::{Element, PackedMatrix};
 use crate::text::{Tokenizer, Vocabulary};
 use crate::vision::FrontEnd;
 use crate::weights::{Loader, Storage, Weights};
+use crate::{Error, Limits};
 
 /// The key of a model's name.
 const NAME: &str = "general.name";
@@ -49,6 +49,53 @@ pub(super) struct Loaded {
     name: Option<String>,
     parameters: u64,
     file_bytes: usize,
+    limits: Limits,
+}
+
+/// How to load a model, where the defaults of [`Model::open`] and its like are not what is wanted.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Whether to compare the weights with their checksums first, as [`Model::verify`] does.
+    pub verify: bool,
+    /// How large the parts of the file may be, and what sessions of the model can be made for.
+    pub limits: Limits,
+}
+
+impl ModelOptions {
+    /// As [`Model::open`].
+    ///
+    /// # Errors
+    /// As [`Model::open`], and as [`Model::verify`] if that is asked for.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Model, Error> {
+        let path = path.as_ref();
+        let storage = Storage::map(path)?;
+        Model::load(storage, self).map_err(Error::in_file(path))
+    }
+
+    /// As [`Model::from_bytes`].
+    ///
+    /// # Errors
+    /// As [`Model::from_bytes`], and as [`Model::verify`] if that is asked for.
+    pub fn from_bytes(&self, bytes: &[u8]) -> Result<Model, Error> {
+        Model::load(Storage::copy_of(bytes)?, self)
+    }
+
+    /// As [`Model::from_static`].
+    ///
+    /// # Errors
+    /// As [`Model::from_static`], and as [`Model::verify`] if that is asked for.
+    pub fn from_static(&self, bytes: &'static [u8]) -> Result<Model, Error> {
+        Model::load(Storage::from_static(bytes)?, self)
+    }
+
+    /// As [`Model::from_loader`].
+    ///
+    /// # Errors
+    /// As [`Model::from_loader`], and as [`Model::verify`] if that is asked for.
+    pub fn from_loader(&self, loader: Box<dyn Loader>) -> Result<Model, Error> {
+        Model::load(Storage::from_loader(loader)?, self)
+    }
 }
 
 impl std::fmt::Debug for Model {
@@ -70,9 +117,7 @@ impl Model {
     /// [`Error::Io`] if it cannot be opened; [`Error::File`] with the path around everything that
     /// [`Model::from_bytes`] reports.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let storage = Storage::map(path)?;
-        Self::load(storage).map_err(Error::in_file(path))
+        ModelOptions::default().open(path)
     }
 
     /// Loads a model from a copy of a file's bytes.
@@ -81,7 +126,7 @@ impl Model {
     /// [`Error::Gguf`], [`Error::Architecture`], [`Error::Hyperparameter`], [`Error::Tensor`], [`Error::Packed`] for a packed file that
     /// this build does not read, [`Error::Vision`] for a front end out of range, [`Error::OutOfMemory`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        Self::load(Storage::copy_of(bytes)?)
+        ModelOptions::default().from_bytes(bytes)
     }
 
     /// Loads a model that is part of the program. The file's bytes are not copied if they are aligned to 64; packing is as
@@ -90,7 +135,7 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`].
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
-        Self::load(Storage::from_static(bytes)?)
+        ModelOptions::default().from_static(bytes)
     }
 
     /// Loads a model from a source of the caller's own. Only its header is read now; sessions read of the rest what they need, into
@@ -99,18 +144,33 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`]; [`Error::Read`] with what the loader says.
     pub fn from_loader(loader: Box<dyn Loader>) -> Result<Self, Error> {
-        Self::load(Storage::from_loader(loader)?)
+        ModelOptions::default().from_loader(loader)
     }
 
-    fn load(storage: Storage) -> Result<Self, Error> {
-        let header = storage.header()?;
+    /// Compares the header and all weights with the checksums that the converter has stored in the file. This reads the whole file, a
+    /// part at a time, and finds what has been damaged since; what was changed on purpose may have new checksums.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] with the first tensor that is damaged, [`Error::Gguf`] for a damaged header, [`Error::Missing`] if the file holds
+    /// no checksums, [`Error::Read`], [`Error::OutOfMemory`].
+    pub fn verify(&self) -> Result<(), Error> {
+        let storage = self.weights().storage();
+        storage.verify(&storage.header_again(self.limits())?)
+    }
+
+    fn load(storage: Storage, options: &ModelOptions) -> Result<Self, Error> {
+        let limits = options.limits.in_range();
+        let header = storage.header(&limits)?;
+        if options.verify {
+            storage.verify(&header)?;
+        }
         let About { config, labels, front_end, packing } = About::read(&header)?;
         let name = header.metadata().opt_str(NAME)?.map(str::to_owned);
         let parameters = tensors(&config).iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum();
         let file_bytes = storage.len();
         log::info!(
             "loaded {}: head {}, {parameters} parameters, {file_bytes} bytes",
-            name.as_deref().unwrap_or("a model without a name"),
+            crate::shown(name.as_deref().unwrap_or("a model without a name")),
             config.head.name()
         );
         let weights = Arc::new(Weights::new(storage, header.tensors()));
@@ -132,6 +192,7 @@ impl Model {
             name,
             parameters,
             file_bytes,
+            limits,
         };
         Ok(Model { loaded: Arc::new(loaded) })
     }
@@ -139,6 +200,11 @@ impl Model {
     /// The hyper-parameters.
     pub fn config(&self) -> &Config {
         &self.loaded.config
+    }
+
+    /// The limits that it was loaded with, which its sessions keep to.
+    pub fn limits(&self) -> &Limits {
+        &self.loaded.limits
     }
 
     /// The answers by class, as many as the answer head has rows; `None` if the file holds none.
@@ -198,12 +264,12 @@ impl Model {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let metadata = self.weights().storage().header_again()?.into_metadata();
+        let metadata = self.weights().storage().header_again(self.limits())?.into_metadata();
         let vocabulary = Vocabulary::from_metadata(metadata)?.ok_or(Error::Missing {
             what: "tokenizer",
             remedy: "convert it again from a directory with tokenizer.json or vocab.txt; lxmert-run takes token ids",
         })?;
-        let tokenizer = vocabulary.into_tokenizer()?;
+        let tokenizer = vocabulary.into_tokenizer(self.limits())?;
         let (pieces, words) = (tokenizer.vocab_size(), self.config().vocab_size);
         if pieces > words {
             return Err(Error::Hyperparameter {
@@ -266,6 +332,14 @@ impl About {
                 key: "tokenizer.ggml.tokens".to_owned(),
                 expected: format!("at most the word embedding's {} rows", config.vocab_size),
                 found: format!("{pieces} pieces"),
+            });
+        }
+        let ids = if pieces > 0 { pieces } else { config.vocab_size };
+        if let Some((key, id)) = Vocabulary::special_ids(metadata)?.find(|(_, id)| *id as usize >= ids) {
+            return Err(Error::Hyperparameter {
+                key: key.to_owned(),
+                expected: format!("the id of a word, below {ids}"),
+                found: id.to_string(),
             });
         }
         Ok(About { config, labels, front_end, packing })

@@ -19,7 +19,7 @@ mod weights;
 pub use config::{ARCHITECTURE, Config, Head, HiddenAct, LAYER_NORM_EPSILON, ObjectHead};
 pub(crate) use fused::FusedModel;
 pub(crate) use graph::Shape;
-pub use loaded::{About, Model};
+pub use loaded::{About, Model, ModelOptions};
 pub use output::{Dims, Output};
 #[doc(hidden)] // for the programs of this repository
 pub use packing::{Packer, Packing};

@@ -1,5 +1,8 @@
 //! Why a question or a tokenizer is refused.
 
+use crate::limits::raise;
+use crate::shown;
+
 /// Why a tokenizer could not be built or a question could not be tokenized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -7,8 +10,8 @@ pub enum Error {
     /// The question has no token of its own: it is empty, or only white space and control characters.
     #[error("the question is empty; ask something")]
     EmptyQuestion,
-    /// The question is longer than [`MAX_QUESTION_BYTES`](super::MAX_QUESTION_BYTES).
-    #[error("the question is {bytes} bytes long; shorten it to {limit}")]
+    /// The question is longer than [`Limits::question_bytes`](crate::Limits::question_bytes).
+    #[error("the question is {bytes} bytes long; shorten it to {limit}, or {}", raise!(question_bytes))]
     TooLong {
         /// Length of the question in bytes.
         bytes: usize,
@@ -22,13 +25,13 @@ pub enum Error {
         limit: usize,
     },
     /// The `tokenizer.json`, vocabulary or options are not those of a BERT tokenizer.
-    #[error("not a usable BERT tokenizer: {reason}")]
+    #[error("not a usable BERT tokenizer: {}", shown(reason))]
     Invalid {
         /// What is wrong, and with which part.
         reason: String,
     },
     /// The question could not be tokenized, for a reason that the tokenizer's checks should have excluded.
-    #[error("the question could not be tokenized: {reason}")]
+    #[error("the question could not be tokenized: {}", shown(reason))]
     Failed {
         /// The message of the tokenizer library.
         reason: String,

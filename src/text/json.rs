@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::size::Size;
 use super::tokenizer::{Parts, Piece};
-use super::{AddedToken, Error, MAX_JSON_BYTES};
+use super::{AddedToken, Error};
+use crate::Limits;
+use crate::limits::raise;
 
 /// Sections whose content does not bear on the ids of a question are left out: `truncation` and `padding`
 /// because a caller decides on the length, `decoder` because ids are never turned back into text.
@@ -139,13 +141,18 @@ pub(super) fn size(json: &str) -> Option<Size> {
     })
 }
 
-pub(super) fn parse(json: &str) -> Result<Parts, Error> {
-    if json.len() > MAX_JSON_BYTES {
-        return Err(Error::invalid(format!(
-            "tokenizer.json is {} bytes long, more than {MAX_JSON_BYTES}",
-            json.len()
-        )));
+/// Refuses a text that is too long to be parsed.
+pub(super) fn check_len(what: &str, json: &str, limits: &Limits) -> Result<(), Error> {
+    let (len, most) = (json.len(), limits.string_bytes);
+    if len > most {
+        let raise = raise!(string_bytes);
+        return Err(Error::invalid(format!("{what} is {len} bytes long, more than {most} ({raise})")));
     }
+    Ok(())
+}
+
+pub(super) fn parse(json: &str, limits: &Limits) -> Result<Parts, Error> {
+    check_len("tokenizer.json", json, limits)?;
     let file: File =
         serde_json::from_str(json).map_err(|error| Error::invalid(format!("tokenizer.json: {error}")))?;
 

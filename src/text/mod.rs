@@ -17,12 +17,3 @@ pub use error::Error;
 pub use options::{AddedToken, BertOptions};
 pub use tokenizer::{Encoded, SpecialIds, Tokenizer};
 pub(crate) use vocabulary::Vocabulary;
-
-/// Longest `tokenizer.json` that is read, in bytes.
-pub const MAX_JSON_BYTES: usize = 16 << 20;
-
-/// Longest question that is tokenized, in bytes of UTF-8.
-pub const MAX_QUESTION_BYTES: usize = 64 << 10;
-
-/// Most pieces that a vocabulary may have; ids are smaller than this.
-pub const MAX_PIECES: usize = 1 << 20;

@@ -57,13 +57,7 @@ impl BertOptions {
     /// # Errors
     /// [`Error::Invalid`] if the text is not JSON or an option has the wrong type.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        if json.len() > super::MAX_JSON_BYTES {
-            return Err(Error::invalid(format!(
-                "the options are {} bytes of JSON, more than {}",
-                json.len(),
-                super::MAX_JSON_BYTES
-            )));
-        }
+        super::json::check_len("tokenizer_config.json", json, &crate::Limits::DEFAULT)?;
         serde_json::from_str(json).map_err(|error| Error::invalid(format!("options: {error}")))
     }
 

@@ -10,7 +10,9 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{Model as _, NormalizedString, Normalizer as _};
 
 use super::json::{self, Normalizer};
-use super::{AddedToken, BertOptions, Error, MAX_PIECES, MAX_QUESTION_BYTES};
+use super::{AddedToken, BertOptions, Error};
+use crate::Limits;
+use crate::limits::raise;
 
 /// The search for the pieces of one word takes time with the third power of its length, so a file may
 /// not raise BERT's limit of 100 characters by much.
@@ -26,6 +28,8 @@ pub struct Tokenizer {
     special: SpecialIds,
     cls: u32,
     sep: u32,
+    /// The longest question that it takes.
+    question_bytes: usize,
 }
 
 /// Ids of the pieces with a task of their own; `None` where the vocabulary has no such piece.
@@ -75,26 +79,41 @@ impl Tokenizer {
     /// decision.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the text is longer than [`MAX_JSON_BYTES`](super::MAX_JSON_BYTES), does not
+    /// [`Error::Invalid`] if the text is longer than [`Limits::string_bytes`], does not
     /// parse, or describes anything but BERT's pipeline: `BertNormalizer` or none, `BertPreTokenizer`,
     /// `WordPiece` with `##`, and one token before and one after the text.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        Self::build(json::parse(json)?, None)
+        Self::from_json_within(json, &Limits::DEFAULT)
+    }
+
+    /// As [`from_json`](Self::from_json), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_json_within(json: &str, limits: &Limits) -> Result<Self, Error> {
+        let limits = limits.in_range();
+        Self::build(json::parse(json, &limits)?, None, &limits)
     }
 
     /// Builds a tokenizer from a BERT vocabulary, the lines of a `vocab.txt` in order.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there are more than [`MAX_PIECES`] pieces, a piece occurs twice, the unknown,
+    /// [`Error::Invalid`] if there are more than [`Limits::vocabulary_pieces`], a piece occurs twice, the unknown,
     /// `[CLS]` or `[SEP]` token is not among them, or an added token contradicts the vocabulary.
     pub fn from_vocab(pieces: &[String], options: &BertOptions) -> Result<Self, Error> {
-        Self::from_pieces(pieces.to_vec(), options)
+        Self::from_pieces(pieces.to_vec(), options, &Limits::DEFAULT)
     }
 
     /// As [`from_vocab`](Self::from_vocab), of pieces that are not needed any more.
-    pub(super) fn from_pieces(pieces: Vec<String>, options: &BertOptions) -> Result<Self, Error> {
-        if pieces.len() > MAX_PIECES {
-            return Err(Error::invalid(format!("{} pieces, more than {MAX_PIECES}", pieces.len())));
+    pub(super) fn from_pieces(
+        pieces: Vec<String>,
+        options: &BertOptions,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let (count, most) = (pieces.len(), limits.vocabulary_pieces);
+        if count > most {
+            let raise = raise!(vocabulary_pieces);
+            return Err(Error::invalid(format!("{count} pieces, more than {most} ({raise})")));
         }
         let mut vocab = HashMap::with_capacity(pieces.len());
         for (id, piece) in (0u32..).zip(pieces) {
@@ -137,13 +156,13 @@ impl Tokenizer {
             sep,
             added_tokens,
         };
-        Self::build(parts, Some((&options.pad_token, &options.mask_token)))
+        Self::build(parts, Some((&options.pad_token, &options.mask_token)), limits)
     }
 
     /// Checks the parts and builds the pipeline. `names` are the texts of the padding and masking tokens
     /// where the source tells them; a `tokenizer.json` does not, and then they are BERT's.
-    fn build(parts: Parts, names: Option<(&str, &str)>) -> Result<Self, Error> {
-        let vocab_size = check_ids(&parts)?;
+    fn build(parts: Parts, names: Option<(&str, &str)>, limits: &Limits) -> Result<Self, Error> {
+        let vocab_size = check_ids(&parts, limits)?;
         let Some(&unk) = parts.vocab.get(&parts.unk_token) else {
             return Err(Error::invalid(format!(
                 "the unknown token {:?} is not in the vocabulary",
@@ -175,7 +194,7 @@ impl Tokenizer {
             pad: inner.token_to_id(pad_text),
             mask: inner.token_to_id(mask_text),
         };
-        Ok(Self { inner, vocab_size, special, cls, sep })
+        Ok(Self { inner, vocab_size, special, cls, sep, question_bytes: limits.question_bytes })
     }
 
     /// The tokenizer as the text of a `tokenizer.json`, which [`from_json`](Self::from_json) and Hugging
@@ -214,10 +233,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::EmptyQuestion`] if the question has no piece of its own, [`Error::TooLong`] if it is longer
-    /// than [`MAX_QUESTION_BYTES`].
+    /// than [`Limits::question_bytes`].
     pub fn encode(&self, question: &str) -> Result<Vec<u32>, Error> {
-        if question.len() > MAX_QUESTION_BYTES {
-            return Err(Error::TooLong { bytes: question.len(), limit: MAX_QUESTION_BYTES });
+        if question.len() > self.question_bytes {
+            return Err(Error::TooLong { bytes: question.len(), limit: self.question_bytes });
         }
         let encoding = self.inner.encode_fast(question, false).map_err(failed)?;
         let words = encoding.get_ids();
@@ -251,7 +270,7 @@ impl Tokenizer {
 }
 
 /// One more than the highest id, once it is certain that no two pieces share an id.
-fn check_ids(parts: &Parts) -> Result<usize, Error> {
+fn check_ids(parts: &Parts, limits: &Limits) -> Result<usize, Error> {
     let vocab = parts.vocab.iter().map(|(text, &id)| (text, id));
     let added = parts.added_tokens.iter().map(|t| (&t.content, t.id));
 
@@ -259,8 +278,10 @@ fn check_ids(parts: &Parts) -> Result<usize, Error> {
     let Some(highest) = highest.map(|id| id as usize) else {
         return Err(Error::invalid("the vocabulary is empty"));
     };
-    if highest >= MAX_PIECES {
-        return Err(Error::invalid(format!("id {highest} is too high; ids end below {MAX_PIECES}")));
+    let most = limits.vocabulary_pieces;
+    if highest >= most {
+        let raise = raise!(vocabulary_pieces);
+        return Err(Error::invalid(format!("id {highest} is too high; ids end below {most} ({raise})")));
     }
     let mut pieces: Vec<Option<&String>> = vec![None; highest + 1];
     for (text, id) in vocab.chain(added) {

@@ -2,6 +2,7 @@
 
 use super::size::Size;
 use super::{BertOptions, Error, Tokenizer, json};
+use crate::Limits;
 use crate::gguf::{self, Array, Metadata, Value};
 
 /// What a model's file says about its tokenizer, before the tokenizer is built: raw token ids need none.
@@ -39,8 +40,19 @@ impl Vocabulary {
         metadata.opt_str(JSON)?;
         metadata.opt_strings(PIECES)?;
         metadata.opt_str(MODEL)?;
-        let mut keys = SPECIAL.iter().flat_map(|(keys, _)| keys.iter());
-        keys.try_for_each(|key| metadata.opt_u32(key).map(|_| ()))
+        Self::special_ids(metadata).map(|_| ())
+    }
+
+    /// The ids of the special tokens that the metadata names, with their keys.
+    ///
+    /// # Errors
+    /// For a key of the wrong type.
+    pub fn special_ids(
+        metadata: &Metadata,
+    ) -> Result<impl Iterator<Item = (&'static str, u32)>, gguf::Error> {
+        let keys = SPECIAL.iter().flat_map(|(keys, _)| keys.iter());
+        let ids = keys.map(|key| metadata.opt_u32(key).map(|id| id.map(|id| (*key, id))));
+        Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten())
     }
 
     /// Takes what the metadata holds; `None` if it holds no tokenizer.
@@ -88,10 +100,10 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is no BERT tokenizer.
-    pub fn into_tokenizer(self) -> Result<Tokenizer, Error> {
+    pub fn into_tokenizer(self, limits: &Limits) -> Result<Tokenizer, Error> {
         match self {
-            Vocabulary::Json(json) => Tokenizer::from_json(&json),
-            Vocabulary::Pieces(pieces, options) => Tokenizer::from_pieces(pieces, &options),
+            Vocabulary::Json(json) => Tokenizer::from_json_within(&json, limits),
+            Vocabulary::Pieces(pieces, options) => Tokenizer::from_pieces(pieces, &options, limits),
         }
     }
 }
@@ -115,7 +127,7 @@ mod tests {
     fn pieces_and_special_ids_make_a_tokenizer_under_both_spellings() {
         for key in ["seperator", "separator"] {
             let vocabulary = Vocabulary::from_metadata(metadata(key)).unwrap().unwrap();
-            let ids = vocabulary.into_tokenizer().unwrap().encode("What isn that?").unwrap();
+            let ids = vocabulary.into_tokenizer(&Limits::DEFAULT).unwrap().encode("What isn that?").unwrap();
             assert_eq!(ids, [2, 4, 5, 6, 1, 7, 3], "{key}");
         }
     }

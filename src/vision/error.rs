@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_IMAGE_SIDE, MAX_REGIONS};
+use super::{MAX_BOX_LEN, MAX_FEATURE_LEN};
+use crate::limits::raise;
+use crate::shown;
 
 /// Why an image or a feature file did not become regions.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum Error {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A file, or an array in it, is larger than any that holds the regions of one image.
-    #[error("{what} takes {bytes} bytes or more; at most {limit} are read")]
+    #[error("{what} takes {bytes} bytes or more; at most {limit} are read, or {remedy}")]
     TooLarge {
         /// The file or the array.
         what: String,
@@ -29,9 +31,11 @@ pub enum Error {
         bytes: u64,
         /// The most that is read, in bytes.
         limit: u64,
+        /// How to raise it.
+        remedy: &'static str,
     },
     /// The bytes are not a readable PNG or JPEG image.
-    #[error("not a usable image: {reason}")]
+    #[error("not a usable image: {}", shown(reason))]
     Image {
         /// What is wrong.
         reason: String,
@@ -46,7 +50,7 @@ pub enum Error {
         reason: String,
     },
     /// The file as a whole is damaged or not of the kind that its name says.
-    #[error("not a usable {kind} file: {reason}")]
+    #[error("not a usable {kind} file: {}", shown(reason))]
     Format {
         /// The kind of file, such as `.npz`.
         kind: &'static str,
@@ -54,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// An array is missing, damaged, or has the wrong shape or element type.
-    #[error("array {name}: {reason}")]
+    #[error("array {name}: {}", shown(reason))]
     Array {
         /// Name of the array in the file.
         name: String,
@@ -62,24 +66,26 @@ pub enum Error {
         reason: String,
     },
     /// A TSV file holds many images and none was chosen.
-    #[error("holds many images; give the id of one (--image-id), such as {}", listed(known))]
+    #[error("holds many images; give the id of one (--image-id), such as {}", shown(listed(known)))]
     ImageIdNeeded {
         /// The first few ids in the file.
         known: Vec<String>,
     },
     /// A TSV file has no row for the image.
-    #[error("has no image {id:?}; ids look like {}", listed(known))]
+    #[error("has no image {id:?}; ids look like {}", shown(listed(known)))]
     UnknownImageId {
         /// The id that was asked for.
         id: String,
         /// The first few ids in the file.
         known: Vec<String>,
     },
-    /// An image must have at least one region and at most [`MAX_REGIONS`].
-    #[error("{regions} regions; give 1 to {MAX_REGIONS}")]
+    /// An image must have at least one region and at most [`Limits::regions`](crate::Limits::regions).
+    #[error("{regions} regions; give 1 to {limit}, or {}", raise!(regions))]
     RegionCount {
         /// The number found.
         regions: usize,
+        /// The most allowed.
+        limit: usize,
     },
     /// A region's feature vector is empty or longer than [`MAX_FEATURE_LEN`].
     #[error("{len} features a region; give 1 to {MAX_FEATURE_LEN}")]
@@ -149,13 +155,15 @@ pub enum Error {
         /// Pixels down.
         height: u32,
     },
-    /// A side of the image is longer than [`MAX_IMAGE_SIDE`].
-    #[error("the image is {width} x {height} pixels; a side may have at most {MAX_IMAGE_SIDE}")]
+    /// A side of the image is longer than [`Limits::image_side`](crate::Limits::image_side).
+    #[error("the image is {width} x {height} pixels; a side may have at most {limit}, or {}", raise!(image_side))]
     ImageSide {
         /// Pixels across.
         width: u32,
         /// Pixels down.
         height: u32,
+        /// The most allowed.
+        limit: usize,
     },
     /// Rows of pixels start closer together than they are long.
     #[error("rows start {stride} bytes apart, but one takes {row}")]

@@ -3,27 +3,32 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, features::read_bounded};
+use crate::Limits;
+use crate::limits::raise;
 
-/// Longest side of an image that is decoded, in pixels.
-pub const MAX_IMAGE_SIDE: u32 = 16384;
-
-/// Largest image file that is read, in bytes.
-pub const MAX_IMAGE_FILE_BYTES: u64 = 256 << 20;
-
-/// Most memory that decoding may take, in bytes: room for 64 million pixels of 16-bit RGBA.
-const MAX_DECODED_BYTES: u64 = 512 << 20;
+/// Most pixels that the scans of a JPEG image may go over, those of each scan counted: an image of 64 million pixels may have 16. A file
+/// of a few kilobytes could ask for minutes of work else, since a scan takes a dozen bytes there.
+const MAX_SCANNED_PIXELS: u64 = 1 << 30;
 
 /// Reads a PNG or JPEG file; the content decides which, not the name. See [`decode_image`].
 ///
 /// # Errors
 /// [`Error::File`] with the path and what is wrong: the file cannot be read, is larger than
-/// [`MAX_IMAGE_FILE_BYTES`], or [`decode_image`] refuses it.
+/// [`Limits::image_file_bytes`], or [`decode_image`] refuses it.
 pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
-    read_bounded(path, MAX_IMAGE_FILE_BYTES)
-        .and_then(|bytes| decode_image(&bytes))
+    load_image_within(path, &Limits::DEFAULT)
+}
+
+/// As [`load_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`load_image`].
+pub fn load_image_within(path: &Path, limits: &Limits) -> Result<RgbImage, Error> {
+    read_bounded(path, limits.in_range().image_file_bytes, raise!(image_file_bytes))
+        .and_then(|bytes| decode_image_within(&bytes, limits))
         .map_err(|error| error.in_file(path))
 }
 
@@ -36,27 +41,35 @@ pub fn load_image(path: &Path) -> Result<RgbImage, Error> {
 ///
 /// # Errors
 /// [`Error::Image`] if the bytes are neither PNG nor JPEG, are damaged or cut short, or if a side is longer
-/// than [`MAX_IMAGE_SIDE`] or the whole too large to decode in 512 MiB.
+/// than [`Limits::image_side`] or decoding would take more than [`Limits::image_memory_bytes`].
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
+    decode_image_within(bytes, &Limits::DEFAULT)
+}
+
+/// As [`decode_image`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Error> {
+    let limits = limits.in_range();
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
-        Some(ImageFormat::Png) => {}
-        // The decoder fills what is missing with grey, and an answer about grey is no answer.
-        Some(ImageFormat::Jpeg) if after_jpeg(bytes).is_none() => {
-            return Err(unusable("the JPEG data is cut short"));
+        // A file without these is one that the decoder refuses.
+        Some(ImageFormat::Png) => {
+            let side = |at| bytes.get(at..)?.first_chunk().map(|bytes| u64::from(u32::from_be_bytes(*bytes)));
+            let pixels = side(16).unwrap_or(0).saturating_mul(side(20).unwrap_or(0));
+            check_pixels(pixels, &limits)?;
         }
-        Some(ImageFormat::Jpeg) => {}
+        Some(ImageFormat::Jpeg) => check_jpeg(bytes, &limits)?,
         _ => return Err(unusable("neither PNG nor JPEG")),
     }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_IMAGE_SIDE);
-    limits.max_image_height = Some(MAX_IMAGE_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    let mut decoder = ::image::Limits::default();
+    decoder.max_image_width = Some(limits.image_side as u32);
+    decoder.max_image_height = Some(limits.image_side as u32);
+    decoder.max_alloc = Some(limits.image_memory_bytes as u64);
+    reader.limits(decoder);
     let image = reader.decode().map_err(|error| match error {
-        ImageError::Limits(_) => unusable(&format!(
-            "too large; a side may have {MAX_IMAGE_SIDE} pixels, and decoding take {MAX_DECODED_BYTES} bytes"
-        )),
+        ImageError::Limits(_) => too_large(&limits),
         error => {
             let text = error.to_string();
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -72,21 +85,77 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, Error> {
     })
 }
 
-/// What follows the end mark of a JPEG image, or nothing if the mark is not reached. Segments are stepped
-/// over, as one may hold a thumbnail with an end mark of its own.
-fn after_jpeg(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes.get(2..)?;
-    loop {
-        // Between segments lies compressed data, in which these bytes after 0xff are no segment's mark.
-        let mark = rest
-            .windows(2)
-            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd8 | 0xff))?;
-        rest = &rest[mark + 1..];
-        if rest[0] == 0xd9 {
-            return Some(&rest[1..]);
+/// Refuses what would take more memory as RGB, whatever it takes in its own colours.
+fn check_pixels(pixels: u64, limits: &Limits) -> Result<(), Error> {
+    if pixels.saturating_mul(3) > limits.image_memory_bytes as u64 { Err(too_large(limits)) } else { Ok(()) }
+}
+
+fn too_large(limits: &Limits) -> Error {
+    let Limits { image_side, image_memory_bytes, .. } = limits;
+    unusable(&format!(
+        "too large; a side may have {image_side} pixels and decoding take {image_memory_bytes} bytes, or {}; {}",
+        raise!(image_side),
+        raise!(image_memory_bytes)
+    ))
+}
+
+/// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.
+fn check_jpeg(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
+    let Outline { pixels, scans } = Outline::of(bytes).map_err(unusable)?;
+    if pixels == 0 || scans == 0 {
+        return Err(unusable("the JPEG data has no frame or no scan"));
+    }
+    check_pixels(pixels, limits)?;
+    if pixels.saturating_mul(scans) > MAX_SCANNED_PIXELS {
+        return Err(unusable(&format!(
+            "{scans} scans of {pixels} pixels take too long; at most {MAX_SCANNED_PIXELS} pixels are gone over"
+        )));
+    }
+    Ok(())
+}
+
+/// What the segments of a JPEG image say of its size.
+struct Outline {
+    /// Pixels of the largest frame.
+    pixels: u64,
+    scans: u64,
+}
+
+impl Outline {
+    /// Reads up to the end mark. Segments are stepped over, as one may hold a thumbnail with an end mark of its own.
+    ///
+    /// # Errors
+    /// What is wrong: the end mark is not reached, or there are marks about which decoders do not agree whether a segment follows. What
+    /// stands in that segment would be seen by one of them alone.
+    fn of(bytes: &[u8]) -> Result<Self, &'static str> {
+        // The decoder fills what is missing with grey, and an answer about grey is no answer.
+        const CUT: &str = "the JPEG data is cut short";
+        let mut outline = Outline { pixels: 0, scans: 0 };
+        let mut rest = bytes.get(2..).ok_or(CUT)?;
+        loop {
+            // In compressed data, which lies between segments, 0 after 0xff is no mark.
+            let place = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff));
+            rest = &rest[place.ok_or(CUT)? + 1..];
+            let side = |at: usize| match rest.get(at..at + 2) {
+                Some(bytes) => Ok(u64::from(u16::from_be_bytes([bytes[0], bytes[1]]))),
+                None => Err(CUT),
+            };
+            match rest[0] {
+                // Compressed data starts again.
+                0xd0..=0xd7 if outline.scans > 0 => {
+                    rest = &rest[1..];
+                    continue;
+                }
+                0x01 | 0xd0..=0xd8 => return Err("the JPEG data is damaged: a mark where none may be"),
+                0xd9 => return Ok(outline),
+                0xda => outline.scans += 1,
+                // Of the marks in this range, these are tables.
+                0xc4 | 0xc8 | 0xcc => {}
+                0xc0..=0xcf => outline.pixels = outline.pixels.max(side(4)? * side(6)?),
+                _ => {}
+            }
+            rest = rest.get(1 + side(1)? as usize..).ok_or(CUT)?;
         }
-        let len = u16::from_be_bytes([*rest.get(1)?, *rest.get(2)?]);
-        rest = rest.get(1 + usize::from(len)..)?;
     }
 }
 

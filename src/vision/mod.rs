@@ -17,10 +17,10 @@ mod resize;
 pub use ::image::RgbImage;
 
 pub use error::Error;
-pub use features::{FeatureOptions, load_features};
+pub use features::{FeatureOptions, load_features, load_features_within};
 pub use front_end::FrontEnd;
-pub use image::{MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, decode_image, load_image};
+pub use image::{decode_image, decode_image_within, load_image, load_image_within};
 pub use patch_grid::PatchGrid;
 pub use pixels::Pixels;
 pub(crate) use regions::check_boxes;
-pub use regions::{MAX_BOX_LEN, MAX_FEATURE_LEN, MAX_REGIONS, Regions};
+pub use regions::{MAX_BOX_LEN, MAX_FEATURE_LEN, Regions};

@@ -2,12 +2,13 @@
 
 use ::image::RgbImage;
 
-use super::{Error, MAX_IMAGE_SIDE};
+use super::Error;
+use crate::Limits;
 
 /// A picture of 8-bit RGB where it lies, such as in a camera's buffer: rows from the top, in each red, green and blue of
 /// every pixel from the left.
 ///
-/// A value of this type has 1 to [`MAX_IMAGE_SIDE`] pixels each way, and bytes for all of them.
+/// A value of this type has 1 to [`Limits::image_side`] pixels each way, and bytes for all of them.
 #[derive(Clone, Copy)]
 pub struct Pixels<'a> {
     data: &'a [u8],
@@ -32,14 +33,29 @@ impl<'a> Pixels<'a> {
     /// between rows and after the last is not looked at.
     ///
     /// # Errors
-    /// [`Error::EmptyImage`] for a side of 0, [`Error::ImageSide`] for one longer than [`MAX_IMAGE_SIDE`], [`Error::Stride`]
-    /// if rows would overlap, [`Error::PixelBytes`] if `data` ends before the last pixel.
+    /// [`Error::EmptyImage`] for a side of 0, [`Error::ImageSide`] for one longer than [`Limits::image_side`] is by default,
+    /// [`Error::Stride`] if rows would overlap, [`Error::PixelBytes`] if `data` ends before the last pixel.
     pub fn new(data: &'a [u8], width: u32, height: u32, stride: usize) -> Result<Self, Error> {
+        Self::new_within(data, width, height, stride, &Limits::DEFAULT)
+    }
+
+    /// As [`new`](Self::new), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_within(
+        data: &'a [u8],
+        width: u32,
+        height: u32,
+        stride: usize,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         if width == 0 || height == 0 {
             return Err(Error::EmptyImage { width, height });
         }
-        if width > MAX_IMAGE_SIDE || height > MAX_IMAGE_SIDE {
-            return Err(Error::ImageSide { width, height });
+        let limit = limits.in_range().image_side;
+        if width.max(height) as usize > limit {
+            return Err(Error::ImageSide { width, height, limit });
         }
         let row = width as usize * 3;
         if stride < row {
@@ -73,8 +89,10 @@ impl<'a> TryFrom<&'a RgbImage> for Pixels<'a> {
     type Error = Error;
 
     /// # Errors
-    /// [`Error::EmptyImage`] and [`Error::ImageSide`], as with [`Pixels::new`].
+    /// [`Error::EmptyImage`]; [`Error::ImageSide`] for a side that is longer than any limit can be.
     fn try_from(image: &'a RgbImage) -> Result<Self, Error> {
-        Pixels::new(image.as_raw(), image.width(), image.height(), image.width() as usize * 3)
+        // Whoever has decoded it has had a limit for that.
+        let limits = Limits { image_side: usize::MAX, ..Limits::DEFAULT };
+        Pixels::new_within(image.as_raw(), image.width(), image.height(), image.width() as usize * 3, &limits)
     }
 }

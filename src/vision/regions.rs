@@ -1,10 +1,7 @@
 //! Regions, checked.
 
 use super::Error;
-
-/// Most regions that one image may have. Models are trained with 36 to 100; a patch grid has at most
-/// 64 x 64.
-pub const MAX_REGIONS: usize = 4096;
+use crate::Limits;
 
 /// Longest feature vector of a region. Detectors give 2048; a patch of 64 x 64 pixels has 12288 values.
 pub const MAX_FEATURE_LEN: usize = 16384;
@@ -17,7 +14,7 @@ const SLACK: f32 = 1e-5;
 
 /// The regions of one image: a feature vector and a box for each.
 ///
-/// A value of this type has 1 to [`MAX_REGIONS`] regions, only finite numbers, and boxes whose corners lie
+/// A value of this type has 1 to [`Limits::regions`] regions, only finite numbers, and boxes whose corners lie
 /// within the image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Regions {
@@ -40,6 +37,20 @@ impl Regions {
         boxes: Vec<f32>,
         box_len: usize,
     ) -> Result<Self, Error> {
+        Self::new_within(features, feature_len, boxes, box_len, &Limits::DEFAULT)
+    }
+
+    /// As [`new`](Self::new), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_within(
+        features: Vec<f32>,
+        feature_len: usize,
+        boxes: Vec<f32>,
+        box_len: usize,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         if !(1..=MAX_FEATURE_LEN).contains(&feature_len) {
             return Err(Error::FeatureLen { len: feature_len });
         }
@@ -54,8 +65,9 @@ impl Regions {
                 return Err(Error::Length { what, values, regions, len });
             }
         }
-        if !(1..=MAX_REGIONS).contains(&regions) {
-            return Err(Error::RegionCount { regions });
+        let limit = limits.in_range().regions;
+        if !(1..=limit).contains(&regions) {
+            return Err(Error::RegionCount { regions, limit });
         }
         check_finite("features", &features, feature_len)?;
         check_finite("boxes", &boxes, box_len)?;

@@ -8,12 +8,15 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use memmap2::Mmap;
 
-use crate::Error;
 use crate::ggml::{self, AlignedBuffer};
-use crate::gguf::{self, Header, Rule, limits};
+use crate::gguf::{self, Checksum, Header, Rule};
+use crate::{Error, Limits};
 
 /// The alignment of tensor data in a GGUF file, which its bytes must have in memory too: 32, or 64 if it is packed.
 const ALIGNMENT: usize = 64;
+
+/// Bytes that are read at a time to compare them with a checksum.
+const VERIFIED_BYTES: usize = 1 << 18;
 
 /// A source of a model file's bytes of the caller's own. Its calls never overlap, but come from any thread of any session; sessions whose
 /// weights are streamed wait for each other there.
@@ -116,10 +119,10 @@ impl Storage {
     ///
     /// # Errors
     /// [`Error::Gguf`], [`Error::Read`].
-    pub fn header(&self) -> Result<Header, Error> {
+    pub fn header(&self, limits: &Limits) -> Result<Header, Error> {
         let header = match self.view() {
-            Some(bytes) => Header::parse(bytes)?,
-            None => self.header_again()?,
+            Some(bytes) => Header::parse_within(bytes, limits)?,
+            None => self.header_again(limits)?,
         };
         if let Kind::Mapped { map, .. } = &self.kind {
             ggml::release(map);
@@ -131,17 +134,43 @@ impl Storage {
     ///
     /// # Errors
     /// As [`Storage::header`].
-    pub fn header_again(&self) -> Result<Header, Error> {
-        let most = self.len.min(limits::START_BYTES);
+    pub fn header_again(&self, limits: &Limits) -> Result<Header, Error> {
+        let most = self.len.min(limits.start_bytes());
         let mut size = most.min(1 << 20);
         loop {
             let mut start = AlignedBuffer::new(size, "the model's header")?;
             self.read(0, start.as_mut_slice())?;
-            match Header::parse_start(start.as_slice(), self.len as u64) {
+            match Header::parse_start_within(start.as_slice(), self.len as u64, limits) {
                 Err(error) if size < most && ends_early(&error) => size = most.min(size * 4),
                 header => return Ok(header?),
             }
         }
+    }
+
+    /// Compares every tensor with its checksum in that header of the file. A map is read as a file, so that its pages take no memory.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] for the first that differs, [`Error::Missing`] if the file holds no checksums, [`Error::Read`],
+    /// [`Error::OutOfMemory`].
+    pub fn verify(&self, header: &Header) -> Result<(), Error> {
+        let checksums = header.checksums().ok_or(Error::Missing {
+            what: "checksums",
+            remedy: "convert the checkpoint again with this version, or do not ask to verify the file",
+        })?;
+        let mut buffer = AlignedBuffer::new(VERIFIED_BYTES, "a part of the model to verify")?;
+        for (tensor, expected) in header.tensors().iter().zip(checksums) {
+            let mut checksum = Checksum::new();
+            let range = tensor.range();
+            for start in range.clone().step_by(VERIFIED_BYTES) {
+                let piece = start..range.end.min(start + VERIFIED_BYTES);
+                checksum.add(self.fetch(piece, buffer.as_mut_slice())?);
+            }
+            let (expected, found) = (*expected, checksum.value());
+            if found != expected {
+                return Err(Error::Checksum { tensor: tensor.name().to_owned(), expected, found });
+            }
+        }
+        Ok(())
     }
 
     /// All bytes, if they are in memory or mapped.

@@ -112,7 +112,7 @@ fn a_model_says_what_it_is() {
     assert_eq!((found.has_label_texts, found.has_tokenizer), (true.into(), true.into()));
     assert_eq!((found.hidden_size, found.vocab_size), (config.hidden_size, config.vocab_size));
     assert_eq!((found.max_tokens, found.max_batch), (config.max_position_embeddings, 1024));
-    assert_eq!(found.max_regions, lxmert::vision::MAX_REGIONS);
+    assert_eq!(found.max_regions, lxmert::Limits::DEFAULT.regions);
     assert_eq!((found.feature_size, found.box_size), (config.visual_feat_dim, 4));
     let FrontEnd::PatchGrid(grid) = rust.front_end() else { panic!("a patch grid") };
     assert_eq!(found.grid_rows * found.grid_columns, grid.region_count());

@@ -425,3 +425,17 @@ fn a_session_keeps_the_text_of_its_own_failures() {
     });
     still_answers(&one);
 }
+
+#[test]
+fn verifying_names_the_tensor_that_is_damaged() {
+    let mut bytes = std::fs::read(file()).unwrap();
+    ok(c!(lxmert_model_verify(easy_vqa().0)));
+    let header = lxmert::gguf::Header::parse(&bytes).unwrap();
+    let (name, place) = (header.tensors()[3].name().to_owned(), header.tensors()[3].range().start);
+    bytes[place] ^= 1;
+    let mut model = null_mut();
+    ok(c!(lxmert_model_from_memory(bytes.as_ptr().cast(), bytes.len(), true.into(), &mut model)));
+    let model = Model(model);
+    refused(c!(lxmert_model_verify(model.0)), LXMERT_INVALID_MODEL, &format!("tensor {name:?}"));
+    refused(c!(lxmert_model_verify(null())), LXMERT_INVALID_ARGUMENT, "model");
+}

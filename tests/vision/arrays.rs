@@ -79,11 +79,11 @@ fn refuses_files_that_would_take_much_memory_to_list() {
     let message = Scratch::new("a.safetensors", &safetensors(&header, &[])).message();
     assert!(message.contains("its header takes 1048578 bytes"), "{message}");
 
-    let names: Vec<String> = (0..4097).map(|n| n.to_string()).collect();
+    let names: Vec<String> = (0..16385).map(|n| n.to_string()).collect();
     let members: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b""[..])).collect();
     let message = Scratch::new("a.npz", &npz(&members)).message();
-    assert_eq!(message, "not a usable .npz file: it has more than 4096 members");
-    let message = Scratch::new("a.npz", &npz(&members[..4096])).message();
+    assert!(message.starts_with("not a usable .npz file: it has more than 16384 members"), "{message}");
+    let message = Scratch::new("a.npz", &npz(&members[..16384])).message();
     assert!(message.contains("none of the arrays"), "{message}");
 }
 

@@ -69,7 +69,10 @@ fn refuses_tsv_rows_that_are_damaged() {
 #[test]
 fn refuses_a_tsv_line_without_end() {
     let file = Scratch::new("a.tsv", b"a\t");
-    std::fs::OpenOptions::new().write(true).open(&file.path).unwrap().set_len(65 << 20).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&file.path).unwrap().set_len(145 << 20).unwrap();
     let message = file.message_with(&of_image("b"));
-    assert_eq!(message, "line 1 takes 67108865 bytes or more; at most 67108864 are read");
+    assert!(
+        message.starts_with("line 1 takes 150994945 bytes or more; at most 150994944 are read"),
+        "{message}"
+    );
 }

@@ -8,8 +8,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use indicatif::ProgressBar;
-use lxmert::InstructionSet;
 use lxmert::gguf::TensorType;
+use lxmert::{InstructionSet, Limits};
 use lxmert_converter::{
     Checkpoint, Error, FILE_TYPES, FileType, Importance, KeyOverride, Options, Progress, Report, Stage,
     Synthetic, TypeOverrides, convert,
@@ -93,6 +93,11 @@ pub struct Arguments {
     /// Set a key of the file's metadata; TYPE is int, float, bool or str; may be repeated
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<KeyOverride>,
+
+    /// Set a limit on what is taken from the checkpoint's files, such as description_bytes=33554432; may be repeated. An error that
+    /// speaks of a limit names it
+    #[arg(long = "limit", value_name = "NAME=N")]
+    limits: Vec<String>,
 
     /// Print what would be written, and write nothing
     #[arg(long)]
@@ -199,7 +204,10 @@ fn convert_input(arguments: &Arguments, input: Input) -> Result<Report, Error> {
 
 fn options(arguments: &Arguments) -> Result<Options, Error> {
     let arguments = arguments.clone();
+    let mut limits = Limits::default();
+    arguments.limits.iter().try_for_each(|limit| limits.set_from(limit))?;
     Ok(Options {
+        limits,
         threads: arguments.threads,
         labels: arguments.labels,
         config: arguments.config,

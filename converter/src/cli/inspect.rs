@@ -32,6 +32,7 @@ fn as_text(file: &File) -> String {
     let mut text = String::new();
     let metadata = file.header().metadata();
     for (key, value) in metadata.iter() {
+        let key = lxmert::shown(key).to_string();
         text += &format!("{key:<40} {:<16} {}\n", value.type_name(), shown(value));
     }
     text += &format!("\n{:<32} {:<14} {:<6} {:>12} {:>12}\n", "tensor", "shape", "type", "bytes", "offset");
@@ -46,7 +47,8 @@ fn as_text(file: &File) -> String {
             }
             None => (format!("{:?}", tensor.dims()), tensor.tensor_type(), String::new()),
         };
-        text += &format!("{:<32} {dims:<14} {type_name:<6} {bytes:>12} {offset:>12}{note}\n", tensor.name());
+        let name = lxmert::shown(tensor.name()).to_string();
+        text += &format!("{name:<32} {dims:<14} {type_name:<6} {bytes:>12} {offset:>12}{note}\n");
     }
     let (weights, bits) = weights(file, packing.as_ref());
     let keys = metadata.len();

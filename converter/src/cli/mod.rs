@@ -6,6 +6,7 @@ mod eval;
 mod imatrix;
 mod inspect;
 mod questions;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -41,6 +42,7 @@ enum Command {
     Diff(diff::Arguments),
     Eval(eval::Arguments),
     Imatrix(imatrix::Arguments),
+    Verify(verify::Arguments),
 }
 
 /// Why a command failed, in one line.
@@ -62,6 +64,7 @@ pub fn run(program: &Program) -> ExitCode {
         Command::Diff(arguments) => (diff::run(arguments), 2),
         Command::Eval(arguments) => (eval::run(arguments), 1),
         Command::Imatrix(arguments) => (imatrix::run(arguments), 1),
+        Command::Verify(arguments) => (verify::run(arguments), 1),
     };
     result.unwrap_or_else(|error| {
         complain(&error, &[]);

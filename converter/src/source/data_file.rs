@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use lxmert::Limits;
 use lxmert::numbers::Float;
 
 use crate::Error;
@@ -17,17 +18,19 @@ pub(super) struct DataFile {
     pub path: PathBuf,
     /// Its length when it was opened.
     pub len: u64,
+    /// How much may be taken from it.
+    pub limits: Limits,
     file: Mutex<File>,
 }
 
 impl DataFile {
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io(path))?;
         let found = file.metadata().map_err(Error::io(path))?;
         if found.is_dir() {
             return Err(Error::io(path)(std::io::ErrorKind::IsADirectory.into()));
         }
-        Ok(DataFile { path: path.to_owned(), len: found.len(), file: Mutex::new(file) })
+        Ok(DataFile { path: path.to_owned(), len: found.len(), limits: *limits, file: Mutex::new(file) })
     }
 
     /// Fills `bytes` from the given place on.

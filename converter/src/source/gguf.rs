@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert::ggml::dequantize;
-use lxmert::gguf::{Header, Metadata, TensorType, limits};
+use lxmert::gguf::{self, Header, Metadata, TensorType};
 use lxmert::model::{About, Head};
 
 use super::data_file::DataFile;
@@ -48,13 +49,19 @@ impl GgufSource {
     /// Opens a file and checks its header as loading it would.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Packed`], or [`Error::Model`] for a file that the runtime would refuse.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = DataFile::open(path)?;
-        let header = Header::parse_start(&file.start(limits::START_BYTES as u64)?, file.len)?;
+    /// [`Error::Io`], [`Error::Packed`], or [`Error::Model`] for a file that the runtime would refuse, or that is not what its checksums
+    /// say.
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        let file = DataFile::open(path, limits)?;
+        let header = Header::parse_start_within(&file.start(limits.start_bytes() as u64)?, file.len, limits)?;
         let about = About::read(&header)?;
         if about.packing.is_some() {
             return Err(Error::Packed { path: path.to_owned() });
+        }
+        // What is damaged must not get new checksums.
+        if header.checksums().is_some() {
+            let in_file = |source| lxmert::Error::File { path: path.to_owned(), source: Box::new(source) };
+            gguf::File::open_within(path, limits)?.verify().map_err(in_file)?;
         }
         let prefix = if about.config.head == Head::None { "" } else { "lxmert." };
         let (mut tensors, mut places) = (BTreeMap::new(), BTreeMap::new());

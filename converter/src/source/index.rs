@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use lxmert::Limits;
 use serde::Deserialize;
 
 use crate::Error;
 use crate::error::Problem;
 use crate::files::{json_error, read_bounded};
-
-/// The largest index that is read; a real one has a hundred bytes for each tensor.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// A shard's name for each tensor's.
 pub(super) struct ShardIndex {
@@ -20,19 +18,19 @@ pub(super) struct ShardIndex {
 
 impl ShardIndex {
     /// Reads an index, whose shards have to be there.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = read_bounded(path, MAX_BYTES)?;
+        let text = read_bounded(path, limits)?;
         let Index { weight_map } = serde_json::from_slice(&text).map_err(json_error(path))?;
         let broken = |reason| Error::Index { path: path.to_owned(), reason };
         for shard in weight_map.values() {
             // An index may not lead out of its directory.
             let mut components = Path::new(shard).components();
             let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-            if !plain || shard.contains(['/', '\\']) {
+            if !plain || shard.contains(['/', '\\']) || shard.contains(char::is_control) {
                 return Err(broken(format!("{shard:?} is not the plain name of a file beside it")));
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert::numbers::Float;
 
 use super::data_file::DataFile;
@@ -68,9 +69,9 @@ impl FileSource {
     /// # Errors
     /// [`Error::Io`]; [`Error::Safetensors`] or [`Error::Torch`] for a file that breaks its format;
     /// [`Error::Tensors`] where two tensors come to the same name.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, Error> {
         let mut source = Self::empty(path.display().to_string(), None);
-        source.add(path)?;
+        source.add(path, limits)?;
         source.renamed()
     }
 
@@ -79,13 +80,13 @@ impl FileSource {
     /// # Errors
     /// As [`FileSource::open`]; [`Error::Json`] and [`Error::Index`] for a broken index, and
     /// [`Error::Tensors`] where the index and the shards disagree.
-    pub fn open_sharded(path: &Path) -> Result<Self, Error> {
-        let index = ShardIndex::read(path)?;
+    pub fn open_sharded(path: &Path, limits: &Limits) -> Result<Self, Error> {
+        let index = ShardIndex::read(path, limits)?;
         let shards = index.shards();
         let description = format!("{} with {} shards", path.display(), shards.len());
         let mut source = Self::empty(description, Some(path.to_owned()));
         for shard in &shards {
-            source.add(&index.path_of(shard))?;
+            source.add(&index.path_of(shard), limits)?;
         }
         let shard_of = |(name, place): (&String, &Place)| (name.clone(), shards[place.file].to_owned());
         index.compare_with(&source.places.iter().map(shard_of).collect())?;
@@ -97,8 +98,8 @@ impl FileSource {
         FileSource { description, files: Vec::new(), index, tensors, places, notes: Vec::new() }
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), Error> {
-        let file = DataFile::open(path)?;
+    fn add(&mut self, path: &Path, limits: &Limits) -> Result<(), Error> {
+        let file = DataFile::open(path, limits)?;
         let is_torch = torch::is_torch(&file.start(torch::START)?);
         let Listing { entries, notes } =
             if is_torch { torch::list(&file)? } else { safetensors::list(&file)? };

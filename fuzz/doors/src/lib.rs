@@ -70,10 +70,20 @@ pub fn corpus() -> PathBuf {
     root().join("fuzz/corpus")
 }
 
-/// An error as a verdict. One that blames the library itself is a finding, whatever the bytes were.
+/// The most characters that an error may have: room for two paths and a few names, not for a file's own text.
+const LONGEST: usize = 1000;
+
+/// An error as a verdict. One that blames the library itself is a finding, whatever the bytes were, and so is one that is not a line
+/// for a terminal: some file's text in full, or characters of it that a terminal obeys.
 fn refused(error: impl std::fmt::Display) -> String {
     let text = error.to_string();
     assert!(!text.contains("fault of the program"), "{text}");
-    assert!(!text.contains('\n'), "an error of several lines: {text:?}");
+    assert!(!text.contains(char::is_control), "an error with control characters: {text:?}");
+    let length = text.chars().count();
+    assert!(
+        length <= LONGEST,
+        "an error of {length} characters: {}",
+        text.chars().take(LONGEST).collect::<String>()
+    );
     text
 }

@@ -1,4 +1,5 @@
-//! The corpus of the fuzzing targets: `corpus` writes it, `replay [--time]` lets all of it in.
+//! The corpus of the fuzzing targets: `corpus` writes it, `replay [--time]` lets all of it in, `slowest [COUNT]` tells which files take
+//! longest to refuse.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,9 @@ fn main() -> ExitCode {
         ["corpus"] => write(),
         ["replay"] => replay(false),
         ["replay", "--time"] => replay(true),
-        _ => Err("usage: lxmert-doors corpus | replay [--time]".to_owned()),
+        ["slowest"] => slowest(10),
+        ["slowest", count] => count.parse().map_err(|_| format!("{count} is no number")).and_then(slowest),
+        _ => Err("usage: lxmert-doors corpus | replay [--time] | slowest [COUNT]".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +64,36 @@ fn replay(time: bool) -> Result<(), String> {
                 println!("{}/{name}: {verdict}", door.name);
             }
         }
+    }
+    Ok(())
+}
+
+/// How often each file is let in: the fastest of these is what it takes, and the rest what else the machine had to do.
+const ROUNDS: usize = 5;
+
+/// Tells which hostile files take longest to refuse.
+fn slowest(count: usize) -> Result<(), String> {
+    let mut refused = Vec::new();
+    for door in DOORS {
+        for path in files(&corpus().join(door.name))? {
+            let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let mut fastest = f64::INFINITY;
+            let mut refusal = None;
+            for _ in 0..ROUNDS {
+                let started = Instant::now();
+                refusal = (door.open)(&bytes).err();
+                fastest = fastest.min(started.elapsed().as_secs_f64() * 1e3);
+            }
+            if let Some(refusal) = refusal {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                refused.push((fastest, format!("{}/{name}", door.name), bytes.len(), refusal));
+            }
+        }
+    }
+    refused.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+    println!("{} files are refused; the slowest, each the fastest of {ROUNDS} times:", refused.len());
+    for (took, name, bytes, refusal) in refused.iter().take(count) {
+        println!("{took:>8.2} ms  {name} ({bytes} bytes): {refusal}");
     }
     Ok(())
 }

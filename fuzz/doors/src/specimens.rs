@@ -3,7 +3,9 @@
 mod files;
 mod models;
 mod pickles;
+mod pictures;
 mod programs;
+mod texts;
 
 use std::path::Path;
 
@@ -24,6 +26,8 @@ pub fn all() -> Vec<Specimen> {
     let mut all = List(Vec::new());
     models::add(&mut all);
     files::add(&mut all);
+    texts::add(&mut all);
+    pictures::add(&mut all);
     pickles::add(&mut all);
     programs::add(&mut all);
     all.0

@@ -1,14 +1,17 @@
 //! The smallest model that has everything: both encoders, answers, a tokenizer and a front end.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
+use lxmert::InstructionSet;
 use lxmert::gguf::{Metadata, TensorSpec, TensorType, Writer};
 use lxmert::model::{Config, Head, HiddenAct, Role, tensors};
 use lxmert::vision::{FrontEnd, PatchGrid};
-use lxmert_converter::Synthetic;
 use lxmert_converter::source::{Source, SyntheticSource};
+use lxmert_converter::{Options, Synthetic, convert_directory};
 
 use crate::raw::Raw;
+use crate::scratch;
 
 /// The pieces of its tokenizer.
 pub const PIECES: [&str; 16] = [
@@ -84,6 +87,32 @@ pub fn of(config: &Config, matrices: TensorType) -> Raw {
         raw.set_u32(&format!("tokenizer.ggml.{name}_token_id"), id);
     }
     raw.set_strs("lxmert.classifier.output_labels", &ANSWERS);
+    raw
+}
+
+/// A model with its matrices packed, for a CPU of any kind.
+///
+/// # Panics
+/// If the converter fails.
+pub fn packed() -> Raw {
+    let wide = Config { hidden_size: 32, intermediate_size: 32, r_layers: 0, x_layers: 0, ..config() };
+    let mut raw = of(&wide, TensorType::Q8_0);
+    let own: Vec<_> = raw.keys.iter().map(|key| key.name.clone()).collect();
+    let (path, out) = (scratch::file("rows.gguf", &raw.encode()), scratch::path("packed.gguf"));
+    let options = Options {
+        threads: NonZeroUsize::new(1),
+        allow_requantize: true,
+        pack: Some(InstructionSet::Portable),
+        ..Options::default()
+    };
+    convert_directory(&path, TensorType::Q8_0, &out, &options).expect("the model is good");
+    let bytes = std::fs::read(&out).expect("it has just been written");
+    raw = Raw::parse(&bytes).expect("the writer's files are laid out as they should be");
+    // Without what the converter says of itself.
+    let is_kept = |name: &Vec<u8>| {
+        own.contains(name) || name == b"general.alignment" || name.starts_with(b"lxmert.pack.")
+    };
+    raw.keys.retain(|key| is_kept(&key.name));
     raw
 }
 

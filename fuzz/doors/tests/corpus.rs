@@ -5,14 +5,12 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once};
-use std::time::{Duration, Instant};
 
 use ggml_sys_bindings::ggml_set_abort_callback;
+use lxmert::gguf::TensorType;
+use lxmert::model::Config;
 use lxmert_doors::specimens::{self, Specimen};
-use lxmert_doors::{C_FUNCTIONS, DOORS, corpus, door, mutate, root, tiny};
-
-/// What a refusal may take: a twentieth of it on a machine that has nothing else to do.
-const REFUSAL: Duration = Duration::from_secs(1);
+use lxmert_doors::{C_FUNCTIONS, DOORS, corpus, door, mutate, raw, root, tiny};
 
 static ABORTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -76,7 +74,7 @@ fn names_are_different_and_every_door_has_good_and_bad_files() {
         assert!(of_door().any(|specimen| specimen.refusal.is_some()), "{}", door.name);
     }
     assert!(all.iter().all(|specimen| door(specimen.door).is_some() && !specimen.name.starts_with("found-")));
-    assert!(all.iter().map(|specimen| specimen.bytes.len()).sum::<usize>() < 3 << 20);
+    assert!(all.iter().map(|specimen| specimen.bytes.len()).sum::<usize>() < 6 << 20);
 }
 
 #[test]
@@ -85,14 +83,10 @@ fn every_specimen_is_accepted_or_refused_for_its_own_reason() {
     let mut wrong = Vec::new();
     for specimen in all() {
         let place = format!("{}/{}", specimen.door, specimen.name);
-        let started = Instant::now();
         let verdict = (door(specimen.door).unwrap().open)(&specimen.bytes);
-        let took = started.elapsed();
         match (specimen.refusal, verdict) {
             (None, Ok(())) => {}
-            (Some(words), Err(text)) if !words.is_empty() && text.contains(words) => {
-                assert!(took < REFUSAL, "{place}: {took:?}");
-            }
+            (Some(words), Err(text)) if !words.is_empty() && text.contains(words) => {}
             (words, verdict) => wrong.push(format!("{place}: {verdict:?}, expected {words:?}")),
         }
     }
@@ -153,6 +147,97 @@ fn changed_models_come_back() {
         }
     }
     assert!(accepted > 100, "{accepted}");
+    assert_eq!(ABORTS.load(Ordering::SeqCst), 0);
+}
+
+/// Values of every type of the format, and lists of them: the least, the most and numbers that are none.
+fn values() -> Vec<(u32, Vec<u8>)> {
+    let widths = [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 1), (10, 8), (11, 8), (12, 8)];
+    let mut all = Vec::new();
+    for (kind, width) in widths {
+        let numbers =
+            [vec![0; width], vec![1; width], vec![0xff; width], [vec![0; width - 1], vec![0x80]].concat()];
+        for number in numbers {
+            all.push((raw::kind::ARRAY, raw::array(kind, 2, &number.repeat(2))));
+            all.push((kind, number));
+        }
+        all.push((raw::kind::ARRAY, raw::array(kind, 0, &[])));
+    }
+    for text in ["", "lxmert", "\u{1b}[2J\r\n", &"\u{7}".repeat(2000)] {
+        let text = raw::string(text.as_bytes());
+        all.push((raw::kind::ARRAY, raw::array(raw::kind::STRING, 3, &text.repeat(3))));
+        all.push((raw::kind::STRING, text));
+    }
+    all
+}
+
+/// Every key of a model with every type of value, one at a time, and without it.
+#[test]
+fn every_key_of_every_type_comes_back() {
+    watch();
+    let session = door("session").unwrap().open;
+    for whole in [tiny::model(), tiny::packed()] {
+        let (mut accepted, mut refused) = (0, 0);
+        for place in 0..whole.keys.len() {
+            for (kind, value) in values() {
+                let mut raw = whole.clone();
+                (raw.keys[place].kind, raw.keys[place].value) = (kind, value);
+                match session(&raw.encode()) {
+                    Ok(()) => accepted += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            let mut raw = whole.clone();
+            raw.keys.remove(place);
+            let _ = session(&raw.encode());
+        }
+        // Names and types of what is stored beside the model may be any, and little else.
+        assert!(accepted > 0 && refused > 10 * accepted, "{accepted} {refused}");
+    }
+    assert_eq!(ABORTS.load(Ordering::SeqCst), 0);
+}
+
+/// Every tensor of a model in every type, of other shapes and with numbers that are none, one at a time.
+#[test]
+fn every_tensor_of_every_type_and_shape_comes_back() {
+    watch();
+    let session = door("session").unwrap().open;
+    let wide = Config { hidden_size: 32, intermediate_size: 32, ..tiny::config() };
+    for whole in [tiny::of(&wide, TensorType::F32), tiny::of(&wide, TensorType::Q4_0), tiny::packed()] {
+        let (mut accepted, mut refused) = (0, 0);
+        let mut enter = |raw: &raw::Raw| match session(&raw.encode()) {
+            Ok(()) => accepted += 1,
+            Err(_) => refused += 1,
+        };
+        for place in 0..whole.tensors.len() {
+            for kind in 0..48 {
+                let mut raw = whole.clone();
+                raw.tensors[place].kind = kind;
+                raw.tensors[place].fit();
+                enter(&raw);
+            }
+            let changes: [fn(&mut Vec<u64>); 6] = [
+                |dims| dims.reverse(),
+                |dims| dims[0] += 32,
+                |dims| dims.push(1),
+                |dims| dims.insert(0, 32),
+                |dims| *dims = vec![dims.iter().product()],
+                |dims| dims.iter_mut().for_each(|dim| *dim = 1),
+            ];
+            for change in changes {
+                let mut raw = whole.clone();
+                change(&mut raw.tensors[place].dims);
+                raw.tensors[place].fit();
+                enter(&raw);
+            }
+            for byte in [0x7f, 0xff] {
+                let mut raw = whole.clone();
+                raw.tensors[place].data.fill(byte);
+                enter(&raw);
+            }
+        }
+        assert!(accepted > 0 && refused > accepted, "{accepted} {refused}");
+    }
     assert_eq!(ABORTS.load(Ordering::SeqCst), 0);
 }
 

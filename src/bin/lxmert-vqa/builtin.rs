@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-use lxmert::Model;
 use lxmert::vision::{RgbImage, decode_image};
+use lxmert::{Model, ModelOptions};
 
 /// A teal circle; see `models/easy-vqa/examples.json`.
 pub const PICTURE: &[u8] = include_bytes!("../../../models/easy-vqa/example_1.png");
@@ -23,8 +23,8 @@ struct Aligned<Bytes: ?Sized>(Bytes);
 static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../models/easy-vqa/easy-vqa-q8_0.gguf"));
 
 /// The trained easy-VQA model.
-pub fn model() -> Result<Model, Box<dyn Error>> {
-    Ok(Model::from_static(&MODEL.0)?)
+pub fn model(options: &ModelOptions) -> Result<Model, Box<dyn Error>> {
+    Ok(options.from_static(&MODEL.0)?)
 }
 
 /// The picture, to show it.

@@ -3,6 +3,8 @@
 mod builtin;
 #[path = "../support/computing.rs"]
 mod computing;
+#[path = "../support/loading.rs"]
+mod loading;
 #[path = "../support/memory.rs"]
 mod memory;
 mod show;
@@ -16,10 +18,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lxmert::text::Tokenizer;
-use lxmert::vision::{FeatureOptions, FrontEnd, Regions, decode_image, load_features, load_image};
+use lxmert::vision::{
+    FeatureOptions, FrontEnd, Regions, decode_image, load_features_within, load_image_within,
+};
 use lxmert::{Model, Session, SessionOptions};
 
 use computing::Computing;
+use loading::Loading;
 use show::{Format, Shown};
 
 /// Answer questions about an image.
@@ -58,6 +63,8 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    loading: Loading,
+    #[command(flatten)]
     computing: Computing,
 }
 
@@ -67,9 +74,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     memory::program_bytes();
+    let loading = arguments.loading.options()?;
     let model = match &arguments.model {
-        Some(path) => Model::open(path)?,
-        None => builtin::model()?,
+        Some(path) => loading.open(path)?,
+        None => builtin::model(&loading)?,
     };
     let tokenizer = check_answers(&model)?;
     let picture = Picture::of(arguments, &model)?;
@@ -133,13 +141,16 @@ impl Picture {
             let mut options = FeatureOptions::default();
             options.image_id.clone_from(&arguments.image_id);
             options.boxes.clone_from(&arguments.boxes);
-            return Ok(Picture { regions: load_features(path, &options)?, is_builtin });
+            return Ok(Picture {
+                regions: load_features_within(path, &options, model.limits())?,
+                is_builtin,
+            });
         }
         let FrontEnd::PatchGrid(grid) = model.front_end() else {
             return Err("this model takes regions from a detector, not pixels: pass --features FILE".into());
         };
         let image = match &arguments.image {
-            Some(path) => load_image(path)?,
+            Some(path) => load_image_within(path, model.limits())?,
             None if arguments.model.is_some() => return Err("no image: pass --image FILE".into()),
             None => decode_image(builtin::PICTURE)?,
         };

@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use lxmert::Answer;
 use lxmert::vision::RgbImage;
+use lxmert::{Answer, shown};
 use serde_json::json;
 
 /// For people or for programs.
@@ -67,7 +67,7 @@ impl Shown<'_> {
 fn text_of(answer: &Answer<'_>) -> String {
     match answer.text {
         Some("") => "\"\"".to_owned(),
-        Some(text) => text.to_owned(),
+        Some(text) => shown(text).to_string(),
         None => format!("class {}", answer.class),
     }
 }

@@ -1,3 +1,4 @@
+mod checksums;
 mod metadata;
 mod robustness;
 mod rules;

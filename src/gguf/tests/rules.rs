@@ -1,7 +1,8 @@
 //! One test per rule: a valid file, broken in exactly one place.
 
 use super::{RawFile, array, sample, sample_fields, string};
-use crate::gguf::{Error, Header, Rule, TensorType, limits};
+use crate::Limits;
+use crate::gguf::{Error, Header, Rule, TensorType};
 
 fn error(bytes: &[u8]) -> Error {
     Header::parse(bytes).expect_err("the file is broken")
@@ -116,7 +117,7 @@ fn rejects_headers_that_are_cut_short() {
 
 #[test]
 fn rejects_headers_beyond_the_cap() {
-    let filler = string("x".repeat(limits::HEADER_BYTES));
+    let filler = string("x".repeat(Limits::DEFAULT.header_bytes));
     let file = RawFile::default().key("general.description", 8, &filler);
     let name = Some("general.description");
     assert_error(error(&file.bytes()), Rule::HeaderTooLarge, name, Some(55));
@@ -124,7 +125,7 @@ fn rejects_headers_beyond_the_cap() {
 
 #[test]
 fn counts_all_keys_against_the_cap() {
-    let filler = string("x".repeat(limits::HEADER_BYTES / 4));
+    let filler = string("x".repeat(Limits::DEFAULT.header_bytes / 4));
     let mut file = RawFile::default();
     for key in ["a", "b", "c"] {
         file = file.key(key, 8, &filler);
@@ -136,7 +137,7 @@ fn counts_all_keys_against_the_cap() {
 
 #[test]
 fn bounds_the_vocabulary_apart_from_the_header() {
-    let large = string("x".repeat(limits::HEADER_BYTES));
+    let large = string("x".repeat(Limits::DEFAULT.header_bytes));
     let file = RawFile::default().key("tokenizer.huggingface.json", 8, &large).key(
         "lxmert.classifier.output_labels",
         9,
@@ -145,7 +146,7 @@ fn bounds_the_vocabulary_apart_from_the_header() {
     assert!(Header::parse(&file.bytes()).is_ok());
 
     // After these two, less than this is left.
-    let rest = string("x".repeat(limits::VOCABULARY_BYTES - 2 * limits::HEADER_BYTES));
+    let rest = string("x".repeat(Limits::DEFAULT.vocabulary_bytes - 2 * Limits::DEFAULT.header_bytes));
     let bytes = file.key("tokenizer.x", 8, &rest).bytes();
     let error = error(&bytes);
     assert_eq!(error.name.as_deref(), Some("tokenizer.x"));

@@ -21,7 +21,7 @@ use crate::kernels::{self, OperationTime};
 use crate::model::{Config, Masked, Model, Output, Shape, WordKind, image_stage, node_limit, question_stage};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
-use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+use crate::session::{SessionOptions, limit_bytes};
 
 /// How many graphs a session keeps: images mostly come in one shape, questions in some lengths.
 const IMAGE_GRAPHS: usize = 1;
@@ -122,9 +122,7 @@ impl DevicePlan {
         }
         let scheduled = scheduler.as_ref().map(|scheduler| scheduler.bytes(&backend));
         let plans = Plans { image, question, outputs, scheduled };
-        if plans.bytes() > MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes: plans.bytes() });
-        }
+        limit_bytes(model, plans.bytes())?;
         let row = config.hidden_size * size_of::<f32>();
         let parts = [
             GRAPHS * description.next_multiple_of(ALIGNMENT),
@@ -452,6 +450,9 @@ impl Runner<'_> {
             (Some(scheduler), Some(profile)) => {
                 let mut times = Vec::new();
                 scheduler.compute(backend, graph, Some(&mut times))?;
+                if times.len() != graph.described.len() {
+                    return Err(backend.failed("operations of the profile were not run one by one"));
+                }
                 add(profile, backend.device(), &graph.described, &times);
             }
         }
@@ -462,24 +463,73 @@ impl Runner<'_> {
     }
 }
 
-/// Adds a run's times to those before. A stage has the same operations in every shape.
+/// Adds a run's times to those before. What another shape or mask computes beside the operations so far comes between them.
 fn add(profile: &mut Vec<OperationTime>, device: Device, described: &[Described], times: &[Timed]) {
-    debug_assert_eq!(described.len(), times.len(), "the operations that were run");
-    if profile.is_empty() {
-        let new = |operation: &Described| OperationTime {
-            kind: operation.kind,
-            name: operation.name.clone(),
-            device,
-            time: Duration::ZERO,
-            multiplications: 0,
+    let mut at = 0;
+    for (operation, timed) in described.iter().zip(times) {
+        let same = |sum: &OperationTime| sum.kind == operation.kind && sum.name == operation.name;
+        at = match profile[at..].iter().position(same) {
+            Some(further) => at + further,
+            None => {
+                let new = OperationTime {
+                    kind: operation.kind,
+                    name: operation.name.clone(),
+                    device,
+                    time: Duration::ZERO,
+                    multiplications: 0,
+                };
+                profile.insert(at, new);
+                at
+            }
         };
-        *profile = described.iter().map(new).collect();
-    }
-    for (sum, (operation, timed)) in profile.iter_mut().zip(described.iter().zip(times)) {
+        let sum = &mut profile[at];
         sum.time += timed.time;
         sum.multiplications += operation.multiplications;
         if timed.on_cpu {
             sum.device = Device::Cpu;
         }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+    use crate::session::engine::Engine;
+
+    /// The scores of a question about two regions.
+    fn ask(session: &mut Session) -> Result<Vec<f32>, Error> {
+        let features = vec![0.5; 2 * session.model().config().visual_feat_dim];
+        session.encode_regions(2, &features, &[0.1, 0.1, 0.5, 0.5, 0.2, 0.2, 0.9, 0.9])?;
+        Ok(session.ask_tokens(&[1, 2, 3])?.logits().to_vec())
+    }
+
+    #[test]
+    fn a_session_fails_once_its_device_is_lost_and_one_on_the_cpu_takes_its_place() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/easy-vqa/easy-vqa-q8_0.gguf");
+        let model = Model::open(file).unwrap();
+        let session = |device| {
+            let mut options = SessionOptions::new(&model);
+            (options.device, options.lowering) = (device, crate::Lowering::Ggml);
+            Session::new(&model, options).unwrap()
+        };
+        let mut on_device = session(Device::Emulated);
+        let expected = ask(&mut on_device).unwrap();
+        let Engine::Device(engine) = &on_device.engine else { panic!("another engine") };
+        let problem = engine.backend.lose(c"it fell off the bus");
+        assert!(problem.to_string().contains("it fell off the bus"), "{problem}");
+        for _ in 0..2 {
+            let error = ask(&mut on_device).unwrap_err();
+            assert!(matches!(error, Error::Device { .. }), "{error}");
+            assert!(
+                error.to_string().contains("emulated") && error.to_string().contains("it was lost"),
+                "{error}"
+            );
+        }
+        drop(on_device);
+        let found = ask(&mut session(Device::Cpu)).unwrap();
+        let close = |(found, expected): (&f32, &f32)| (found - expected).abs() < 1e-3;
+        assert!(found.iter().zip(&expected).all(close), "{found:?} {expected:?}");
     }
 }

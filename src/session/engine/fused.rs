@@ -11,7 +11,7 @@ use crate::kernels::{
 use crate::model::{FusedModel, Model, Output, Shape};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
-use crate::session::{MAX_BYTES, Residency, SCRATCH, SessionOptions};
+use crate::session::{Residency, SessionOptions, limit_bytes};
 
 /// What a program's tables take more for a matrix that stands than for one that is streamed, at most.
 const TABLE_BYTES: usize = 256;
@@ -66,9 +66,7 @@ impl FusedPlan {
         let streamed = (residency == Residency::Streamed).then_some(standing);
         let fused = FusedModel::plan(model, kernels, largest, &options.outputs, options.threads, streamed)?;
         let bytes = fused.plan.memory_bytes();
-        if bytes > MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes });
-        }
+        limit_bytes(model, bytes)?;
         Ok(FusedPlan { fused, kernels, residency })
     }
 

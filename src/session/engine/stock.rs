@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
-use crate::session::{MAX_BYTES, SCRATCH, SessionOptions};
+use crate::session::{SessionOptions, limit_bytes};
 
 /// Planned graphs.
 pub(in crate::session) struct StockPlan {
@@ -36,9 +36,7 @@ impl StockPlan {
         let mut graph_memory = GraphMemory::new(nodes, room)?;
         let plans = Plans::new(model, options, observed, &mut graph_memory)?;
         let (memory, work) = (plans.memory_bytes(), plans.work_bytes());
-        if memory.saturating_add(work) > MAX_BYTES {
-            return Err(Error::OutOfMemory { what: SCRATCH, bytes: memory.saturating_add(work) });
-        }
+        limit_bytes(model, memory.saturating_add(work))?;
         Ok(StockPlan { plans, parts: [bytes, memory, work] })
     }
 

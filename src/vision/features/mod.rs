@@ -10,13 +10,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::regions::{MAX_REGIONS, Regions};
-
-/// Most values in an array that is read: 4096 for each of as many regions as there may be.
-const MAX_VALUES: usize = MAX_REGIONS * 4096;
-
-/// Largest array file that is read, in bytes: the largest array in 8-byte numbers, and room for the rest.
-const MAX_FILE_BYTES: u64 = MAX_VALUES as u64 * 8 + (16 << 20);
+use super::regions::Regions;
+use crate::Limits;
+use crate::limits::raise;
 
 /// What to take from a feature file, where the file alone does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,14 +40,27 @@ pub struct FeatureOptions {
 /// # Errors
 /// [`Error::File`] with the path and, inside it, what is wrong with the file, an array or a row.
 pub fn load_features(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
-    read(path, options).map_err(|error| match error {
+    load_features_within(path, options, &Limits::DEFAULT)
+}
+
+/// As [`load_features`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`load_features`].
+pub fn load_features_within(
+    path: &Path,
+    options: &FeatureOptions,
+    limits: &Limits,
+) -> Result<Regions, Error> {
+    read(path, options, &limits.in_range()).map_err(|error| match error {
         // The boxes are in a file of their own, and it is already named.
         error @ Error::File { .. } => error,
         error => error.in_file(path),
     })
 }
 
-fn read(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
+fn read(path: &Path, options: &FeatureOptions, limits: &Limits) -> Result<Regions, Error> {
+    let whole = |path: &Path| read_bounded(path, limits.feature_file_bytes, raise!(feature_file_bytes));
     let kind = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     let kind = kind.as_deref().ok_or(Error::UnknownKind)?;
     let unused =
@@ -63,22 +72,21 @@ fn read(path: &Path, options: &FeatureOptions) -> Result<Regions, Error> {
         return unused("holds its own boxes", "--boxes");
     }
     match kind {
-        "safetensors" => safetensors::read(&read_bounded(path, MAX_FILE_BYTES)?),
-        "npz" => npz::read(&read_bounded(path, MAX_FILE_BYTES)?),
+        "safetensors" => safetensors::read(&whole(path)?, limits),
+        "npz" => npz::read(&whole(path)?, limits),
         "npy" => {
             let Some(boxes_path) = &options.boxes else {
                 return Err(Error::Options {
                     reason: "holds only features; give a .npy file of boxes too (--boxes)".into(),
                 });
             };
-            let array = |path: &Path, name: &str| {
-                npy::Array::parse(name, &read_bounded(path, MAX_FILE_BYTES)?)?.matrix()
-            };
+            let array =
+                |path: &Path, name: &str| npy::Array::parse(name, &whole(path)?, limits)?.matrix(limits);
             let features = array(path, "features")?;
             let boxes = array(boxes_path, "boxes").map_err(|error| error.in_file(boxes_path))?;
-            regions(features, boxes)
+            regions(features, boxes, limits)
         }
-        "tsv" => tsv::read(File::open(path)?, options.image_id.as_deref()),
+        "tsv" => tsv::read(File::open(path)?, options.image_id.as_deref(), limits),
         _ => Err(Error::UnknownKind),
     }
 }
@@ -91,9 +99,9 @@ struct Matrix {
     values: Vec<f32>,
 }
 
-fn regions(features: Matrix, boxes: Matrix) -> Result<Regions, Error> {
+fn regions(features: Matrix, boxes: Matrix, limits: &Limits) -> Result<Regions, Error> {
     if features.rows == 0 {
-        return Err(Error::RegionCount { regions: 0 });
+        return Err(Error::RegionCount { regions: 0, limit: limits.regions });
     }
     if features.rows != boxes.rows {
         let hint = if features.columns == boxes.rows { "; transpose the features" } else { "" };
@@ -105,7 +113,7 @@ fn regions(features: Matrix, boxes: Matrix) -> Result<Regions, Error> {
             ),
         ));
     }
-    Regions::new(features.values, features.columns, boxes.values, boxes.columns)
+    Regions::new_within(features.values, features.columns, boxes.values, boxes.columns, limits)
 }
 
 /// Turns corners in pixels into corners from 0 to 1.
@@ -131,7 +139,7 @@ fn divide_boxes(boxes: &mut Matrix, width: f32, height: f32) -> Result<(), Error
 
 /// The number of rows and columns in a shape of two axes, or of three with a leading 1, and not more
 /// values than any image needs.
-fn matrix_shape(name: &str, shape: &[usize]) -> Result<(usize, usize), Error> {
+fn matrix_shape(name: &str, shape: &[usize], limits: &Limits) -> Result<(usize, usize), Error> {
     let (rows, columns) = match *shape {
         [rows, columns] | [1, rows, columns] => (rows, columns),
         _ => {
@@ -139,18 +147,25 @@ fn matrix_shape(name: &str, shape: &[usize]) -> Result<(usize, usize), Error> {
         }
     };
     match rows.checked_mul(columns) {
-        Some(values) if values <= MAX_VALUES => Ok((rows, columns)),
-        _ => Err(Error::array(name, format!("has shape {shape:?}; at most {MAX_VALUES} values are read"))),
+        Some(values) if values <= limits.feature_values => Ok((rows, columns)),
+        _ => Err(Error::array(name, too_many(shape, limits))),
     }
 }
 
-/// Reads a whole file of at most `limit` bytes. Memory grows with what has been read, not with what the
+/// What is wrong with an array of that shape, which has too many values.
+fn too_many(shape: &[usize], limits: &Limits) -> String {
+    let (most, raise) = (limits.feature_values, raise!(feature_values));
+    format!("has shape {shape:?}; at most {most} values are read, or {raise}")
+}
+
+/// Reads a whole file of at most `limit` bytes, which are raised so. Memory grows with what has been read, not with what the
 /// file system says.
-pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+pub(super) fn read_bounded(path: &Path, limit: usize, remedy: &'static str) -> Result<Vec<u8>, Error> {
+    let limit = limit as u64;
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::TooLarge { what: "the file".into(), bytes: bytes.len() as u64, limit });
+        return Err(Error::TooLarge { what: "the file".into(), bytes: bytes.len() as u64, limit, remedy });
     }
     Ok(bytes)
 }

@@ -4,7 +4,8 @@ use std::io::Read;
 
 use half::f16;
 
-use super::{MAX_VALUES, Matrix, matrix_shape};
+use super::{Matrix, matrix_shape, too_many};
+use crate::Limits;
 use crate::vision::Error;
 
 /// Longest header that is read, in bytes. NumPy itself stops at 10000.
@@ -46,7 +47,7 @@ pub(super) struct Array {
 
 impl Header {
     /// Reads up to the end of the header, so that the data comes next.
-    pub(super) fn read(name: &str, reader: &mut impl Read) -> Result<Self, Error> {
+    pub(super) fn read(name: &str, reader: &mut impl Read, limits: &Limits) -> Result<Self, Error> {
         let mut fixed = |buffer: &mut [u8]| {
             reader
                 .read_exact(buffer)
@@ -84,11 +85,11 @@ impl Header {
         let mut text = vec![0; len];
         fixed(&mut text)?;
         Dictionary::parse(&text)
-            .and_then(Header::from_dictionary)
+            .and_then(|dictionary| Header::from_dictionary(dictionary, limits))
             .map_err(|reason| Error::array(name, reason))
     }
 
-    fn from_dictionary(dictionary: Dictionary) -> Result<Self, String> {
+    fn from_dictionary(dictionary: Dictionary, limits: &Limits) -> Result<Self, String> {
         let descr = dictionary.descr.ok_or("has no descr in its header")?;
         let shape = dictionary.shape.ok_or("has no shape in its header")?;
         let fortran_order = dictionary.fortran_order.ok_or("has no fortran_order in its header")?;
@@ -114,10 +115,10 @@ impl Header {
         };
         let values = shape.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
         match values {
-            Some(values) if values <= MAX_VALUES => {
+            Some(values) if values <= limits.feature_values => {
                 Ok(Self { number, big_endian: order == ">", fortran_order, shape, values })
             }
-            _ => Err(format!("has shape {shape:?}; at most {MAX_VALUES} values are read")),
+            _ => Err(too_many(&shape, limits)),
         }
     }
 
@@ -169,8 +170,8 @@ fn each<const N: usize>(data: &[u8], big_endian: bool, number: impl Fn([u8; N]) 
 
 impl Array {
     /// Parses a whole `.npy` file.
-    pub(super) fn parse(name: &str, mut bytes: &[u8]) -> Result<Self, Error> {
-        let header = Header::read(name, &mut bytes)?;
+    pub(super) fn parse(name: &str, mut bytes: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let header = Header::read(name, &mut bytes, limits)?;
         Self::new(name, header, bytes)
     }
 
@@ -195,8 +196,8 @@ impl Array {
         Ok(Self { name: name.into(), shape: header.shape, values })
     }
 
-    pub(super) fn matrix(self) -> Result<Matrix, Error> {
-        let (rows, columns) = matrix_shape(&self.name, &self.shape)?;
+    pub(super) fn matrix(self, limits: &Limits) -> Result<Matrix, Error> {
+        let (rows, columns) = matrix_shape(&self.name, &self.shape, limits)?;
         Ok(Matrix { name: self.name, rows, columns, values: self.values })
     }
 

@@ -4,39 +4,36 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 use super::{Matrix, matrix_shape, regions};
+use crate::Limits;
+use crate::limits::raise;
 use crate::numbers::floats;
 use crate::vision::{Error, Regions};
 
 const KIND: &str = ".safetensors";
 
-/// Longest header that is parsed, in bytes; parsed, it takes several times as much. One with the two
-/// tensors has some 200.
-const MAX_HEADER_BYTES: u64 = 1 << 20;
-
-pub(super) fn read(bytes: &[u8]) -> Result<Regions, Error> {
+pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Regions, Error> {
     if let Some(&len) = bytes.first_chunk() {
-        let len = u64::from_le_bytes(len);
-        if len > MAX_HEADER_BYTES {
-            return Err(Error::format(
-                KIND,
-                format!("its header takes {len} bytes; at most {MAX_HEADER_BYTES} are read"),
-            ));
+        let (len, most) = (u64::from_le_bytes(len), limits.header_bytes);
+        if len > most as u64 {
+            let reason =
+                format!("its header takes {len} bytes; at most {most} are read, or {}", raise!(header_bytes));
+            return Err(Error::format(KIND, reason));
         }
     }
     let file = SafeTensors::deserialize(bytes).map_err(|error| Error::format(KIND, error.to_string()))?;
     let (features, boxes) =
         if file.tensor("features").is_ok() { ("features", "boxes") } else { ("visual_feats", "visual_pos") };
-    regions(matrix(&file, features)?, matrix(&file, boxes)?)
+    regions(matrix(&file, features, limits)?, matrix(&file, boxes, limits)?, limits)
 }
 
-fn matrix(file: &SafeTensors<'_>, name: &str) -> Result<Matrix, Error> {
+fn matrix(file: &SafeTensors<'_>, name: &str, limits: &Limits) -> Result<Matrix, Error> {
     let Ok(tensor) = file.tensor(name) else {
         return Err(Error::format(
             KIND,
             format!("it has no {name}; expected features and boxes, or visual_feats and visual_pos"),
         ));
     };
-    let (rows, columns) = matrix_shape(name, tensor.shape())?;
+    let (rows, columns) = matrix_shape(name, tensor.shape(), limits)?;
     Ok(Matrix { name: name.into(), rows, columns, values: values(name, &tensor)? })
 }
 

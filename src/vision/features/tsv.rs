@@ -6,13 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{Matrix, divide_boxes, regions};
-use crate::vision::regions::MAX_REGIONS;
+use crate::Limits;
+use crate::limits::raise;
 use crate::vision::{Error, Regions};
 
 const KIND: &str = ".tsv";
-
-/// Longest line that is read, in bytes. A line with 100 regions of 2048 features takes 1.1 MB.
-const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Ids to name in an error, and how much of each.
 const KNOWN_IDS: usize = 5;
@@ -22,21 +20,24 @@ const KNOWN_ID_CHARS: usize = 64;
 /// num_boxes, boxes, features.
 const FIELDS: usize = 10;
 
-pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, Error> {
+pub(super) fn read(file: impl Read, image_id: Option<&str>, limits: &Limits) -> Result<Regions, Error> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut known = Vec::new();
     let mut line = Vec::new();
+    // A line with 100 regions of 2048 features takes 1.1 MB.
+    let limit = limits.feature_file_bytes as u64;
     for number in 1u64.. {
         line.clear();
-        reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line)?;
+        reader.by_ref().take(limit + 1).read_until(b'\n', &mut line)?;
         if line.is_empty() {
             break;
         }
-        if line.len() as u64 > MAX_LINE_BYTES {
+        if line.len() as u64 > limit {
             return Err(Error::TooLarge {
                 what: format!("line {number}"),
                 bytes: line.len() as u64,
-                limit: MAX_LINE_BYTES,
+                limit,
+                remedy: raise!(feature_file_bytes),
             });
         }
         let line = line.trim_ascii_end();
@@ -48,7 +49,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, E
         };
         let id = &line[..end];
         if image_id.is_some_and(|wanted| wanted.as_bytes() == id) {
-            return row(number, line);
+            return row(number, line, limits);
         }
         if known.len() < KNOWN_IDS {
             let id = String::from_utf8_lossy(id);
@@ -63,7 +64,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>) -> Result<Regions, E
     })
 }
 
-fn row(number: u64, line: &[u8]) -> Result<Regions, Error> {
+fn row(number: u64, line: &[u8], limits: &Limits) -> Result<Regions, Error> {
     let bad = |reason: String| Error::format(KIND, format!("line {number}: {reason}"));
     let text = str::from_utf8(line).map_err(|_| bad("is not UTF-8".into()))?;
     let fields: Vec<&str> = text.split('\t').take(FIELDS + 1).collect();
@@ -79,9 +80,10 @@ fn row(number: u64, line: &[u8]) -> Result<Regions, Error> {
     };
     let (width, height) = (size("img_w", width)?, size("img_h", height)?);
     let count = match count.trim().parse() {
-        Ok(count) if (1..=MAX_REGIONS).contains(&count) => count,
+        Ok(count) if (1..=limits.regions).contains(&count) => count,
         _ => {
-            return Err(bad(format!("num_boxes is {:?}, not 1 to {MAX_REGIONS}", shortened(count))));
+            let (most, raise) = (limits.regions, raise!(regions));
+            return Err(bad(format!("num_boxes is {:?}, not 1 to {most} ({raise})", shortened(count))));
         }
     };
     let matrix = |name: &str, text: &str| {
@@ -99,7 +101,7 @@ fn row(number: u64, line: &[u8]) -> Result<Regions, Error> {
     let mut boxes = matrix("boxes", boxes)?;
     let features = matrix("features", features)?;
     divide_boxes(&mut boxes, width, height)?;
-    regions(features, boxes)
+    regions(features, boxes, limits)
 }
 
 /// Decodes little-endian 32-bit numbers from base64. Files written under Python 3 may have the text inside

@@ -39,10 +39,10 @@ fn ten_thousand_runs_take_nothing_from_the_system() {
         // Streamed weights are what is read.
         let read = take("bytes_read");
         assert_eq!(read == 0, residency == "resident", "{read} bytes were read");
-        // Code that is reached for the first time, or memory that the kernel has moved, may be found again once in a thousand runs.
-        // What grew would be missing in each of them.
+        // Code that is reached for the first time, or memory that the kernel has moved, may be found again once in a thousand runs, and
+        // once more where a thread had no task of a kind before. What grew would be missing in each of them.
         let faults = take("minor_faults");
-        assert!(faults <= runs.parse::<i64>().unwrap() / 1000, "{faults} page faults in {runs} runs");
+        assert!(faults <= 1 + runs.parse::<i64>().unwrap() / 1000, "{faults} page faults in {runs} runs");
         // All that the plan tells of, and no more than whole pages of it.
         let unlocked = take("unlocked");
         assert_eq!(unlocked <= 0, lock == "locked", "{unlocked} bytes are not locked");

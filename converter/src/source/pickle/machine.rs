@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::globals::{Global, storage};
-use super::{Id, MAX_OBJECTS, MAX_RANK, Object, Pickle, Refusal};
+use lxmert::Limits;
 
-/// The most values on the stack, and entries of the memo.
-const MAX_STACK: usize = 1 << 18;
+use super::globals::{Global, storage};
+use super::{Id, MAX_RANK, Object, Pickle, Refusal};
+
+/// How to raise the limit on objects.
+const RAISE: &str = "raise the limit pickle_objects: --limit pickle_objects=N, Limits::pickle_objects";
 
 /// The most containers that are open at a time.
 const MAX_MARKS: usize = 1 << 10;
 
 /// Runs the pickle at the start of `bytes`.
-pub(in crate::source) fn load(bytes: &[u8]) -> Result<Pickle<'_>, Refusal> {
-    let mut machine = Machine::new(bytes);
+pub(in crate::source) fn load<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Pickle<'a>, Refusal> {
+    let mut machine = Machine::new(bytes, limits.pickle_objects);
     loop {
         let at = machine.position;
         let code = machine.byte()?;
@@ -37,12 +39,14 @@ pub(super) struct Machine<'a> {
     /// The heights of the stack at which containers were opened.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// The most objects, values on the stack, and entries of the memo.
+    limit: usize,
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    fn new(bytes: &'a [u8], limit: usize) -> Self {
         let (objects, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
-        Machine { bytes, position: 0, objects, used: 0, stack, marks, memo }
+        Machine { bytes, position: 0, objects, used: 0, stack, marks, memo, limit }
     }
 
     pub fn get(&self, id: Id) -> &Object<'a> {
@@ -59,8 +63,8 @@ impl<'a> Machine<'a> {
     /// Takes note of objects or entries before memory is taken for more of them.
     pub fn count(&mut self, more: usize) -> Result<(), Refusal> {
         self.used += more;
-        if self.used > MAX_OBJECTS {
-            return Err(Refusal::new(format!("it has more than {MAX_OBJECTS} objects")));
+        if self.used > self.limit {
+            return Err(Refusal::new(format!("it has more than {} objects: {RAISE}", self.limit)));
         }
         Ok(())
     }
@@ -303,8 +307,8 @@ impl<'a> Machine<'a> {
 
     fn put(&mut self, slot: u32) -> Result<(), Refusal> {
         let top = self.top()?;
-        if self.memo.len() >= MAX_STACK {
-            return Err(Refusal::new(format!("it remembers more than {MAX_STACK} objects")));
+        if self.memo.len() >= self.limit {
+            return Err(Refusal::new(format!("it remembers more than {} objects: {RAISE}", self.limit)));
         }
         match self.memo.insert(slot, top) {
             None => Ok(()),
@@ -353,8 +357,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push_id(&mut self, id: Id) -> Result<(), Refusal> {
-        if self.stack.len() >= MAX_STACK {
-            return Err(Refusal::new(format!("it has more than {MAX_STACK} values at hand")));
+        if self.stack.len() >= self.limit {
+            return Err(Refusal::new(format!("it has more than {} values at hand: {RAISE}", self.limit)));
         }
         self.stack.push(id);
         Ok(())

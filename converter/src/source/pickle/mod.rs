@@ -7,7 +7,7 @@
 //! asked for.
 //!
 //! Objects lie in one list and refer to each other by number, so a pickle that nests without end or contains
-//! itself costs neither recursion nor more memory than [`MAX_OBJECTS`] allows.
+//! itself costs neither recursion nor more memory than [`Limits::pickle_objects`](lxmert::Limits) allows.
 
 mod globals;
 mod machine;
@@ -17,12 +17,6 @@ use std::fmt;
 
 pub(super) use globals::{Dtype, StorageType};
 pub(super) use machine::load;
-
-/// The longest pickle that is read. That of a training checkpoint of LXMERT has about one MB.
-pub(super) const MAX_BYTES: usize = 16 << 20;
-
-/// The most objects, entries of containers included.
-const MAX_OBJECTS: usize = 1 << 18;
 
 /// The most axes of a tensor.
 const MAX_RANK: usize = 8;

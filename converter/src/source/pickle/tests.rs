@@ -1,7 +1,9 @@
+use lxmert::Limits;
+
 use super::*;
 
 fn refusal(bytes: &[u8]) -> String {
-    load(bytes).err().expect("a refusal").to_string()
+    load(bytes, &Limits::DEFAULT).err().expect("a refusal").to_string()
 }
 
 /// A pickle of protocol 2.
@@ -22,7 +24,7 @@ fn reads_what_python_writes() {
     let protocol_2: &[u8] = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01X\x01\x00\x00\x00bq\x02\x88NG@\x04\x00\x00\x00\x00\x00\x00\x87q\x03X\x01\x00\x00\x00cq\x04]q\x05(J\xfe\xff\xff\xffJp\x11\x01\x00eu.";
     let protocol_4: &[u8] = b"\x80\x04\x95*\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94K\x01\x8c\x01b\x94\x88NG@\x04\x00\x00\x00\x00\x00\x00\x87\x94\x8c\x01c\x94]\x94(J\xfe\xff\xff\xffJp\x11\x01\x00eu.";
     for bytes in [protocol_2, protocol_4] {
-        let pickle = load(bytes).unwrap_or_else(|refusal| panic!("{refusal}"));
+        let pickle = load(bytes, &Limits::DEFAULT).unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(pickle.len, bytes.len());
         let Object::Dict(root) = pickle.root() else { panic!("no dictionary") };
         assert_eq!(number(pickle.entry(root, "a").unwrap()), Some(1));
@@ -94,8 +96,8 @@ fn keeps_to_stack_and_memo() {
 #[test]
 fn has_limits() {
     assert!(refusal(&pickle(&[b'('; 2000])).contains("nested"));
-    assert!(refusal(&pickle(&vec![b'N'; MAX_OBJECTS + 1])).contains("objects"));
-    let duplicates = [&b"N"[..], &vec![b'2'; MAX_OBJECTS + 1], b"."].concat();
+    assert!(refusal(&pickle(&vec![b'N'; Limits::DEFAULT.pickle_objects + 1])).contains("objects"));
+    let duplicates = [&b"N"[..], &vec![b'2'; Limits::DEFAULT.pickle_objects + 1], b"."].concat();
     assert!(refusal(&duplicates).contains("at hand"));
     // A long list whose copies would be many times the pickle's size.
     let mut body = b"](".to_vec();
@@ -108,7 +110,7 @@ fn has_limits() {
 #[test]
 fn may_contain_itself() {
     let bytes = pickle(b"]q\x00h\x00a");
-    let pickle = load(&bytes).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let pickle = load(&bytes, &Limits::DEFAULT).unwrap_or_else(|refusal| panic!("{refusal}"));
     assert!(matches!(pickle.root(), Object::List(items) if matches!(pickle.get(items[0]), Object::List(_))));
 }
 
@@ -131,7 +133,7 @@ fn keeps_tensors_within_their_storage() {
         [(0, [2, 3], [3, 1]), (0, [3, 2], [1, 3]), (5, [1, 1], [9, 9]), (9, [0, 3], [3, 1])]
     {
         let bytes = tensor(offset, shape, strides);
-        let pickle = load(&bytes).unwrap_or_else(|refusal| panic!("{refusal}"));
+        let pickle = load(&bytes, &Limits::DEFAULT).unwrap_or_else(|refusal| panic!("{refusal}"));
         let Object::Tensor(found) = pickle.root() else { panic!("no tensor") };
         assert_eq!((found.dtype, found.storage.key, found.storage.len), (Dtype::F32, "0", 6));
         assert_eq!((found.offset, &found.shape[..]), (offset.into(), &shape.map(u64::from)[..]));

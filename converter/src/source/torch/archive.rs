@@ -12,24 +12,22 @@ use super::super::pickle::{self, Storage};
 use super::super::stored::Listing;
 use super::{Places, broken, listing, refused};
 use crate::Error;
+use crate::error::RAISE_DESCRIPTION;
 
 /// What a zip archive starts with.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 
-/// The most members; a state dict has one for each storage.
-const MAX_MEMBERS: usize = 1 << 16;
-
 /// Reads the archive's directory and its pickle.
 pub(super) fn list(file: &DataFile) -> Result<Listing, Error> {
     let mut archive = Archive::open(file)?;
-    let bytes = archive.small_member("data.pkl", pickle::MAX_BYTES)?.unwrap_or_default();
+    let bytes = archive.small_member("data.pkl", file.limits.description_bytes)?.unwrap_or_default();
     if let Some(order) = archive.small_member("byteorder", 16)?
         && order != b"little"
     {
         let order = String::from_utf8_lossy(&order).into_owned();
         return Err(broken(file, format_args!("its byte order is {order:?}, not \"little\"")));
     }
-    let pickle = pickle::load(&bytes).map_err(|refusal| refused(file, &refusal))?;
+    let pickle = pickle::load(&bytes, &file.limits).map_err(|refusal| refused(file, &refusal))?;
     let (places, sizes) = archive.storages()?;
     listing(file, &pickle, |storage| place_of(storage, &places, &sizes))
 }
@@ -56,8 +54,10 @@ struct Archive<'a> {
 impl<'a> Archive<'a> {
     fn open(file: &'a DataFile) -> Result<Self, Error> {
         let zip = ZipArchive::new(BufReader::new(file.handle()?)).map_err(|error| unreadable(file, error))?;
-        if zip.len() > MAX_MEMBERS {
-            return Err(broken(file, format_args!("it has {} members, more than {MAX_MEMBERS}", zip.len())));
+        let (members, limit) = (zip.len(), file.limits.archive_members);
+        if members > limit {
+            let raise = "raise the limit archive_members: --limit archive_members=N, Limits::archive_members";
+            return Err(broken(file, format_args!("it has {members} members, more than {limit}: {raise}")));
         }
         let names = zip.file_names().filter_map(Result::ok);
         let prefixes: Vec<_> =
@@ -82,7 +82,9 @@ impl<'a> Archive<'a> {
         let read = member.take(limit as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|error| broken(file, format_args!("its member {name:?} cannot be read: {error}")))?;
         if bytes.len() > limit {
-            return Err(broken(file, format_args!("its member {name:?} has more than {limit} bytes")));
+            let problem =
+                format_args!("its member {name:?} has more than {limit} bytes: {RAISE_DESCRIPTION}");
+            return Err(broken(file, problem));
         }
         Ok(Some(bytes))
     }

@@ -15,7 +15,7 @@ const VERSION: i64 = 1001;
 
 /// Reads the pickles, and the lengths of the storages behind them.
 pub(super) fn list(file: &DataFile) -> Result<Listing, Error> {
-    let bytes = file.start(pickle::MAX_BYTES as u64)?;
+    let bytes = file.start(file.limits.description_bytes as u64)?;
     let mut rest = Pickles { file, bytes: &bytes, position: 0 };
 
     let magic = rest.next()?;
@@ -61,8 +61,8 @@ struct Pickles<'a> {
 
 impl<'a> Pickles<'a> {
     fn next(&mut self) -> Result<Pickle<'a>, Error> {
-        let pickle =
-            pickle::load(&self.bytes[self.position..]).map_err(|refusal| refused(self.file, &refusal))?;
+        let pickle = pickle::load(&self.bytes[self.position..], &self.file.limits)
+            .map_err(|refusal| refused(self.file, &refusal))?;
         self.position += pickle.len;
         Ok(pickle)
     }

@@ -1,4 +1,4 @@
-//! Everything that is no model: small files of checkpoints, texts, features and pictures.
+//! Weights and small files of checkpoints, and features.
 
 use std::io::{Cursor, Write};
 
@@ -10,10 +10,7 @@ use crate::{parts, tiny};
 pub fn add(all: &mut List) {
     safetensors(all);
     directories(all);
-    tokenizers(all);
-    questions(all);
     features(all);
-    pictures(all);
 }
 
 /// A safetensors file of that header and so many bytes of zeros.
@@ -78,6 +75,46 @@ fn safetensors(all: &mut List) {
     ] {
         all.bad("safetensors", name, words, with_header(&header, data));
     }
+    let escapes = "a\\n\\u001b[2J";
+    for (name, words, header) in [
+        (
+            "name-for-the-terminal",
+            r"a\n\u{1b}[2J",
+            one("F32", "[4]", "[4,8]").replace("\"a\"", &format!("\"{escapes}\"")),
+        ),
+        ("dtype-for-the-terminal", r"a\n\u{1b}[2J", one(escapes, "[1]", "[0,4]")),
+        ("dtype-long", "...", one(&"F".repeat(5_000), "[1]", "[0,4]")),
+        (
+            "name-long",
+            "...",
+            one("F32", "[4]", "[4,8]").replace("\"a\"", &format!("\"{}\"", "a".repeat(5_000))),
+        ),
+        ("shape-of-fractions", "header is broken", one("F32", "[1.5]", "[0,4]")),
+        ("shape-of-1e999", "header is broken", one("F32", "[1e999]", "[0,4]")),
+        ("offsets-of-three", "header is broken", one("F32", "[1]", "[0,4,8]")),
+        ("metadata-of-numbers", "header is broken", r#"{"__metadata__":{"a":1}}"#.to_owned()),
+        ("metadata-alone", "missing", r#"{"__metadata__":{"a":"b"}}"#.to_owned()),
+        ("header-as-list", "header is broken", "[]".to_owned()),
+        ("header-of-blanks", "header is broken", " ".repeat(5_000)),
+        ("tensor-as-null", "header is broken", r#"{"a":null}"#.to_owned()),
+    ] {
+        let data = [(8, "[4,8]"), (4, "[0,4]")].iter().find(|(_, place)| header.contains(place));
+        all.bad("safetensors", name, words, with_header(&header, data.map_or(0, |(data, _)| *data)));
+    }
+    let many: Vec<String> = (0..200)
+        .map(|n| format!(r#""t{n}":{{"dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,0]}}"#))
+        .collect();
+    all.bad(
+        "safetensors",
+        "many-of-none",
+        "tensors have",
+        with_header(&format!("{{{}}}", many.join(",")), 0),
+    );
+    let twice = |name: &str| format!(r#""{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#);
+    let header = format!("{{{},{}}}", twice("a"), twice("a"));
+    all.bad("safetensors", "name-twice", "twice", with_header(&header, 4));
+    let header = format!("{{{},{}}}", twice("a"), twice("b"));
+    all.bad("safetensors", "overlap", "invalid offset", with_header(&header, 4));
     let mut wild = whole.clone();
     let at = whole.len() - 4;
     wild[at..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -121,6 +158,41 @@ fn directories(all: &mut List) {
     );
     all.bad("directory", "config-hidden-size", "hidden_size is 16", config(r#""hidden_size":16"#));
     all.bad("directory", "config-other-model", "only lxmert", directory(&[(0, r#"{"model_type":"bert"}"#)]));
+    for (name, words, fields) in [
+        ("config-type-for-the-terminal", r"a\n\u{1b}b", r#""hidden_size":"a\n\u001bb""#),
+        ("config-layers-half", "not the JSON", r#""l_layers":0.5"#),
+        ("config-vocabulary-of-none", "vocab_size is 0", r#""vocab_size":0"#),
+        (
+            "config-answers-huge",
+            "num_qa_labels is 18446744073709551615",
+            r#""num_qa_labels":18446744073709551615"#,
+        ),
+        (
+            "config-positions-huge",
+            "max_position_embeddings",
+            r#""max_position_embeddings":18446744073709551615"#,
+        ),
+        ("config-features-huge", "visual_feat_dim", r#""visual_feat_dim":18446744073709551615"#),
+        ("config-name-embedded-nul", "NUL", r#""_name_or_path":"a\u0000b""#),
+        ("config-tasks-of-text", "not the JSON", r#""task_qa":"yes""#),
+    ] {
+        all.bad("directory", name, words, config(fields));
+    }
+    let long = "a".repeat(5_000);
+    all.bad(
+        "directory",
+        "config-model-long",
+        "...",
+        directory(&[(0, &format!(r#"{{"model_type":"{long}"}}"#))]),
+    );
+    all.bad(
+        "directory",
+        "config-activation-long",
+        "...",
+        directory(&[(0, &format!(r#"{{"num_attention_heads":2,"hidden_act":"{long}"}}"#))]),
+    );
+    all.good("directory", "valid-class-for-the-terminal", config(r#""architectures":["a\n\u001b[2J"]"#));
+    all.good("directory", "valid-name-for-the-terminal", config(r#""_name_or_path":"a/\u001b]0;b\u0007""#));
     let heads = |heads: &str| directory(&[(0, &tiny::CONFIG_JSON.replace(":2,", &format!(":{heads},")))]);
     all.bad("directory", "config-heads-none", "head_count is 0", heads("0"));
     all.bad("directory", "config-heads-do-not-divide", "expected a divisor", heads("3"));
@@ -176,6 +248,41 @@ fn directories(all: &mut List) {
         directory(&[(5, r#"{"grid":[0,0],"patch_size":[0,0],"mean":[0,0,0],"std":[0,0,0]}"#)]),
     );
     all.bad("directory", "preprocessing-not-json", "not the JSON", directory(&[(5, "[")]));
+    for (name, words, grid, patch, mean, std) in [
+        ("grid-huge", "rows is 4294967295", "[4294967295,4294967295]", "[1,1]", "[0,0,0]", "[1,1,1]"),
+        ("grid-negative", "not the JSON", "[-1,2]", "[2,2]", "[0,0,0]", "[1,1,1]"),
+        ("grid-of-three", "not the JSON", "[2,2,2]", "[2,2]", "[0,0,0]", "[1,1,1]"),
+        ("mean-infinite", "not the JSON", "[2,2]", "[2,2]", "[1e999,0,0]", "[1,1,1]"),
+        ("mean-beyond-32-bits", "mean is inf", "[2,2]", "[2,2]", "[1e300,0,0]", "[1,1,1]"),
+        ("deviation-negative", "std is -1", "[2,2]", "[2,2]", "[0,0,0]", "[-1,1,1]"),
+        ("patches-of-another-size", "patches have 27 features", "[2,2]", "[3,3]", "[0,0,0]", "[1,1,1]"),
+    ] {
+        let json = format!(r#"{{"grid":{grid},"patch_size":{patch},"mean":{mean},"std":{std}}}"#);
+        all.bad("directory", &format!("preprocessing-{name}"), words, directory(&[(5, &json)]));
+    }
+    let order = r#"{"grid":[2,2],"patch_size":[2,2],"mean":[0,0,0],"std":[1,1,1],"channels":"B\u001bR"}"#;
+    all.bad("directory", "preprocessing-for-the-terminal", r"B\u{1b}R", directory(&[(5, order)]));
+    all.bad("directory", "vocab-of-nothing", "not a usable", directory(&[(1, ""), (2, "\n")]));
+    all.bad("directory", "vocab-piece-long", "...", directory(&[(1, ""), (2, &format!("{long}\n{long}"))]));
+    all.bad(
+        "directory",
+        "tokenizer-config-token-as-list",
+        "options:",
+        directory(&[(1, ""), (2, &vocab), (3, r#"{"unk_token":["a"]}"#)]),
+    );
+    all.bad(
+        "directory",
+        "tokenizer-config-token-elsewhere",
+        "not in the vocabulary",
+        directory(&[(1, ""), (2, &vocab), (3, r#"{"cls_token":"\u001b[2J"}"#)]),
+    );
+    all.bad(
+        "directory",
+        "tokenizer-config-added-id-huge",
+        "too high",
+        directory(&[(1, ""), (2, &vocab), (3, r#"{"added_tokens_decoder":{"4294967295":{"content":"a"}}}"#)]),
+    );
+    all.bad("directory", "answers-for-the-terminal", r"\n\u{1b}", labelled(r#"{"a\n\u001b":1.5}"#));
     for (name, words, index) in [
         ("index-leads-out", "not the plain name", r#"{"weight_map":{"a":"../../etc/passwd"}}"#),
         ("index-absolute", "not the plain name", r#"{"weight_map":{"a":"/etc/passwd"}}"#),
@@ -187,80 +294,17 @@ fn directories(all: &mut List) {
             r#"{"weight_map":{"a":"model.safetensors.index.json"}}"#,
         ),
         ("index-empty", "missing", r#"{"weight_map":{}}"#),
+        ("index-of-the-directory", "not the plain name", r#"{"weight_map":{"a":"."}}"#),
+        ("index-of-the-one-above", "not the plain name", r#"{"weight_map":{"a":".."}}"#),
+        ("index-of-nothing", "not the plain name", r#"{"weight_map":{"a":""}}"#),
+        ("index-with-a-backslash", "not the plain name", r#"{"weight_map":{"a":"..\\\\a"}}"#),
+        ("index-embedded-nul", "not the plain name", r#"{"weight_map":{"a":"shard\u0000.safetensors"}}"#),
+        ("index-for-the-terminal", r"\n\u{1b}[2J", r#"{"weight_map":{"a":"\n\u001b[2J"}}"#),
+        ("index-of-numbers", "not the JSON", r#"{"weight_map":{"a":1}}"#),
+        ("index-without-map", "not the JSON", r#"{"metadata":{"total_size":-1}}"#),
     ] {
         all.bad("directory", name, words, directory(&[(6, index)]));
     }
-}
-
-fn tokenizers(all: &mut List) {
-    let good = tiny::tokenizer_json();
-    let with = |json: &str, text: &[u8]| parts::join(&[json.as_bytes(), text]);
-    all.good("tokenizer", "valid", with(&good, b"What is it? a ants"));
-    all.good(
-        "tokenizer",
-        "valid-accents",
-        with(&good, "Wh\u{e0}t \u{4e2d}\u{6587} is\u{301} \u{fffd}\u{0}it".as_bytes()),
-    );
-    all.good("tokenizer", "valid-long-word", with(&good, &[b'n'; 60_000]));
-    all.bad("tokenizer", "empty", "not a usable", with("", b"what"));
-    all.bad("tokenizer", "empty-text", "empty", with(&good, b" \t"));
-    all.bad("tokenizer", "text-not-utf8", "utf-8", with(&good, b"\xff"));
-    all.bad("tokenizer", "text-too-long", "shorten it", with(&good, &[b' '; 66_000]));
-    all.bad("tokenizer", "nested-deep", "not a usable", with(&"{\"model\":".repeat(5_000), b"what"));
-    // What other programs write or ignore, too.
-    for (name, from, to) in [
-        ("ids-with-a-hole", r###""##t":15"###, r###""##t":17"###),
-        ("piece-twice", r###""##t":15"###, r###""##s":15"###),
-        ("truncation", r#""truncation":null"#, r#""truncation":{"max_length":0,"stride":1}"#),
-    ] {
-        assert!(good.contains(from), "{from}");
-        all.good("tokenizer", &format!("valid-{name}"), with(&good.replace(from, to), b"what is it?"));
-    }
-    for (name, words, from, to) in [
-        ("id-huge", "too high", r###""##t":15"###, r###""##t":4294967295"###),
-        ("id-beyond-32-bits", "expected u32", r###""##t":15"###, r###""##t":4294967296"###),
-        ("id-negative", "expected u32", r###""##t":15"###, r###""##t":-1"###),
-        ("id-twice", "both have id 14", r###""##t":15"###, r###""##t":14"###),
-        ("other-model", "only WordPiece", "WordPiece", "BPE"),
-        ("other-normalizer", "only BertNormalizer", "BertNormalizer", "NFKC"),
-        ("other-pre-tokenizer", "only BertPreTokenizer", "BertPreTokenizer", "Whitespace"),
-        (
-            "unknown-piece-missing",
-            "not in the vocabulary",
-            r#""unk_token":"[UNK]""#,
-            r#""unk_token":"<unk>""#,
-        ),
-        ("special-id-elsewhere", "has id 99", r#""ids":[2]"#, r#""ids":[99]"#),
-        (
-            "word-length-huge",
-            "not between 1 and 256",
-            r#""max_input_chars_per_word":100"#,
-            r#""max_input_chars_per_word":18446744073709551615"#,
-        ),
-        (
-            "word-length-negative",
-            "expected usize",
-            r#""max_input_chars_per_word":100"#,
-            r#""max_input_chars_per_word":-1"#,
-        ),
-        ("no-vocabulary", "missing field `vocab`", r#""vocab""#, r#""vocabulary""#),
-    ] {
-        assert!(good.contains(from), "{from}");
-        all.bad("tokenizer", name, words, with(&good.replace(from, to), b"what is it?"));
-    }
-}
-
-fn questions(all: &mut List) {
-    all.good("question", "valid", *b"What is it?");
-    all.good("question", "valid-unknown-words", "\u{1f600} na\u{ef}ve \u{202e}abc".as_bytes());
-    all.bad("question", "empty", "empty", []);
-    all.bad("question", "blank", "empty", *b" \n\t ");
-    all.bad("question", "not-utf8", "utf-8", *b"what \xe2\x82");
-    all.bad("question", "too-many-words", "tokens", "what is ".repeat(100).into_bytes());
-    all.bad("question", "too-long", "shorten it", vec![b'a'; 66_000]);
-    all.good("question", "nul", *b"what\0is");
-    all.bad("question", "only-controls", "empty", *b"\x01\x02\x7f");
-    all.good("question", "marks-on-one-letter", format!("a{}", "\u{301}".repeat(5000)).into_bytes());
 }
 
 /// A file of features of that kind.
@@ -285,6 +329,33 @@ fn npz(members: &[(&str, &[u8])]) -> Vec<u8> {
         zip.write_all(bytes).expect("memory");
     }
     zip.finish().expect("memory").into_inner()
+}
+
+/// Archives of arrays that are odd as archives.
+fn archives(all: &mut List, good: &[u8], boxes: &[u8]) {
+    let whole = npz(&[("features.npy", good), ("boxes.npy", boxes)]);
+    let list = whole.windows(4).position(|found| found == b"PK\x01\x02").expect("a list of members");
+    let end = whole.windows(4).position(|found| found == b"PK\x05\x06").expect("an end");
+    for (name, words, at, bytes) in [
+        ("encrypted", "Password required", list + 8, &[1u8, 0][..]),
+        ("method-unknown", "method not supported", list + 10, &[99, 0]),
+        ("checksum", "Invalid checksum", list + 16, &[1, 2, 3, 4]),
+        ("name-length-huge", "invalid Zip", list + 28, &[0xff, 0xff]),
+        ("far-away", "invalid Zip", list + 42, &[0xf0, 0xff, 0xff, 0x7f]),
+        ("claimed-65535-times", "invalid Zip", end + 8, &[0xff; 4]),
+        ("list-far-away", "invalid Zip", end + 16, &[0xff, 0xff, 0xff, 0x7f]),
+    ] {
+        let mut changed = whole.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        all.bad("features", &format!("member-{name}.npz"), words, kind(1, &changed));
+    }
+    all.bad(
+        "features",
+        "members-many.npz",
+        "raise the limit archive_members",
+        kind(1, &b"PK\x01\x02".repeat((1 << 14) + 1)),
+    );
+    all.bad("features", "archive-in-an-archive.npz", "NumPy", kind(1, &npz(&[("features.npy", &whole)])));
 }
 
 fn features(all: &mut List) {
@@ -356,6 +427,25 @@ fn features(all: &mut List) {
             &npz(&[("features.npy", &npy(&npy_header("<f4", "(4096, 4096)"), 8)), ("boxes.npy", &boxes)]),
         ),
     );
+    for (name, words, header, data) in [
+        ("type-of-8-bit-floats", "V1", npy_header("|V1", "(3, 5)"), 15),
+        ("type-complex", "<c8", npy_header("<c8", "(3, 5)"), 120),
+        ("type-for-the-terminal", r"\u{1b}", npy_header("\u{1b}[2J", "(3, 5)"), 60),
+        ("type-long", "...", npy_header(&"f".repeat(15_000), "(3, 5)"), 60),
+        (
+            "shape-digits-many",
+            "no list of sizes",
+            npy_header("<f4", &format!("({}, 5)", "9".repeat(10_000))),
+            60,
+        ),
+        ("shape-of-expressions", "only plain numbers", npy_header("<f4", "(3*1, 5)"), 60),
+        ("header-of-nothing", "only plain numbers", String::new(), 0),
+        ("header-of-zeros", "only plain numbers", "\0".repeat(100), 0),
+    ] {
+        let bytes = parts::join(&[&npy(&header, data), &boxes]);
+        all.bad("features", &format!("{name}.npy"), words, kind(2, &bytes));
+    }
+    archives(all, &good, &boxes);
     let bomb = [npy(&npy_header("<f4", "(3, 5)"), 0), vec![0; 80 << 20]].concat();
     all.bad(
         "features",
@@ -397,9 +487,15 @@ fn features(all: &mut List) {
         ("boxes-not-base64", "not base64", 8, "????"),
         ("boxes-cut-short", "not base64", 8, "AACAQQ"),
         ("features-not-a-number", "must be finite", 9, "AADAfw=="),
+        ("height-for-the-terminal", r"\u{1b}", 1, "\u{1b}[2J"),
+        ("height-smallest", "is inf", 1, "1e-45"),
+        ("features-with-line-breaks", "not base64", 9, "AADI\rQg=="),
+        ("features-none", "has 9 fields", 9, ""),
     ] {
         all.bad("features", &format!("{name}.tsv"), words, change(place, text));
     }
+    let ids: String = (0..10).map(|n| format!("{}\u{1b}[2J{n}\tx\n", "i".repeat(5000))).collect();
+    all.bad("features", "ids-for-the-terminal.tsv", r"\u{7}", kind(3, ids.replace('i', "\u{7}").as_bytes()));
     all.bad("features", "no-tabs.tsv", "no tab", kind(3, &[b'a'; 20_000]));
     all.bad("features", "not-utf8.tsv", "not UTF-8", kind(3, b"first\t\xff\t"));
     all.bad(
@@ -408,86 +504,4 @@ fn features(all: &mut List) {
         "fields, not 10",
         kind(3, &[&b"first"[..], &[b'\t'; 20_000], b"x"].concat()),
     );
-}
-
-/// A chunk of a PNG file with its checksum.
-fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
-    let body = [&name[..], data].concat();
-    [&(data.len() as u32).to_be_bytes(), &body[..], &crc32(&body).to_be_bytes()].concat()
-}
-
-/// The checksum of PNG's and zip's, a bit at a time.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
-    })
-}
-
-/// A PNG file: sides, depth, colours, and chunks after them.
-fn png(width: u32, height: u32, depth: u8, colours: u8, chunks: &[Vec<u8>]) -> Vec<u8> {
-    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colours, 0, 0, 0]].concat();
-    let chunks =
-        [vec![chunk(b"IHDR", &header)], chunks.to_vec(), vec![chunk(b"IEND", &[])]].concat().concat();
-    [&b"\x89PNG\r\n\x1a\n"[..], &chunks].concat()
-}
-
-fn pictures(all: &mut List) {
-    for name in [
-        "rgb.png",
-        "rgb16.png",
-        "rgba.png",
-        "grey.png",
-        "grey16.png",
-        "grey_alpha.png",
-        "one_bit.png",
-        "palette.png",
-        "grey.jpg",
-        "example_0.png",
-    ] {
-        all.good("picture", &format!("valid-{name}"), fixture(&format!("tests/features/{name}")));
-    }
-    // Zeros, stored: a row of 4 pixels with its filter.
-    let rows = |filter: u8| {
-        let row = [&[filter][..], &[0; 12]].concat();
-        let data = row.repeat(4);
-        let len = data.len() as u16;
-        let adler = data.iter().fold((1u32, 0u32), |(a, b), byte| {
-            let a = (a + u32::from(*byte)) % 65521;
-            (a, (b + a) % 65521)
-        });
-        let adler = (adler.1 << 16 | adler.0).to_be_bytes();
-        [&[0x78, 1, 1][..], &len.to_le_bytes(), &(!len).to_le_bytes(), &data, &adler].concat()
-    };
-    let data = |filter| vec![chunk(b"IDAT", &rows(filter))];
-    all.good("picture", "valid-stored.png", png(4, 4, 8, 2, &data(0)));
-    all.bad("picture", "filter-unknown.png", "not a usable image", png(4, 4, 8, 2, &data(9)));
-    all.bad("picture", "sides-huge.png", "not a usable image", png(u32::MAX, u32::MAX, 16, 6, &data(0)));
-    all.bad("picture", "sides-wrap.png", "not a usable image", png(1 << 31, 1 << 31, 8, 2, &data(0)));
-    all.bad("picture", "sides-largest-cut-short.png", "not a usable image", png(16384, 8192, 8, 2, &data(0)));
-    all.bad("picture", "side-of-none.png", "not a usable image", png(0, 4, 8, 2, &data(0)));
-    all.bad("picture", "depth-3.png", "not a usable image", png(4, 4, 3, 2, &data(0)));
-    all.bad("picture", "colours-7.png", "not a usable image", png(4, 4, 8, 7, &data(0)));
-    all.bad("picture", "palette-missing.png", "not a usable image", png(4, 4, 8, 3, &data(0)));
-    all.bad("picture", "no-data.png", "not a usable image", png(4, 4, 8, 2, &[]));
-    let mut broken = png(4, 4, 8, 2, &data(0));
-    broken[20] ^= 1;
-    all.bad("picture", "checksum.png", "not a usable image", broken);
-    let mut long = png(4, 4, 8, 2, &data(0));
-    long[33..37].copy_from_slice(&u32::MAX.to_be_bytes());
-    all.bad("picture", "chunk-length-huge.png", "not a usable image", long);
-    let jpeg = fixture("tests/features/grey.jpg");
-    all.bad("picture", "cut-short.jpg", "cut short", &jpeg[..jpeg.len() / 2]);
-    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame");
-    let with = |place: usize, bytes: &[u8]| {
-        let mut jpeg = jpeg.clone();
-        jpeg[frame + place..][..bytes.len()].copy_from_slice(bytes);
-        jpeg
-    };
-    all.bad("picture", "sides-huge.jpg", "not a usable image", with(5, &[0xff; 4]));
-    all.bad("picture", "side-of-none.jpg", "not a usable image", with(5, &[0; 4]));
-    all.bad("picture", "components-none.jpg", "not a usable image", with(9, &[0]));
-    all.bad("picture", "table-far-away.jpg", "not a usable image", with(12, &[9]));
-    all.bad("picture", "sampling-none.jpg", "not a usable image", with(11, &[0]));
-    all.bad("picture", "other-format", "neither PNG nor JPEG", *b"GIF89a\x01\0\x01\0\0\0\0;");
-    all.bad("picture", "empty", "neither PNG nor JPEG", []);
 }

@@ -149,10 +149,10 @@ fn headers(all: &mut List) {
     let key =
         |n: u32| Key { name: format!("{n:x}").into_bytes(), name_len: None, kind: kind::U8, value: vec![0] };
     many.keys = (0..40_000).map(|n| key(n % 39_999)).collect();
-    all.bad("gguf", "40000-duplicate-keys", "duplicate key", many.encode());
+    all.bad("gguf", "40000-duplicate-keys", "too many keys", many.encode());
 }
 
-const MODELS: [Change; 30] = [
+const MODELS: [Change; 54] = [
     ("architecture", "not \"lxmert\"", |raw| raw.set_str("general.architecture", "llama")),
     ("architecture-as-number", "wrong type", |raw| raw.set_u32("general.architecture", 1)),
     ("block-count-huge", "lxmert.language.block_count", |raw| {
@@ -196,9 +196,13 @@ const MODELS: [Change; 30] = [
         raw.set_str("tokenizer.huggingface.json", &json);
     }),
     ("pieces-twice", "piece", |raw| {
-        raw.set_strs("tokenizer.ggml.tokens", &["[UNK]", "[CLS]", "[SEP]", "[CLS]"])
+        raw.keys.retain(|key| !key.name.ends_with(b"_token_id"));
+        raw.set_strs("tokenizer.ggml.tokens", &["[UNK]", "[CLS]", "[SEP]", "[CLS]"]);
     }),
-    ("no-separator", "sep_token", |raw| raw.set_strs("tokenizer.ggml.tokens", &["[UNK]", "[CLS]"])),
+    ("no-separator", "sep_token", |raw| {
+        raw.keys.retain(|key| !key.name.ends_with(b"_token_id"));
+        raw.set_strs("tokenizer.ggml.tokens", &["[UNK]", "[CLS]"]);
+    }),
     ("grid-of-none", "rows", |raw| {
         raw.set("lxmert.vision.frontend.grid_size", kind::ARRAY, &array(kind::U32, 2, &[0; 8]));
     }),
@@ -223,7 +227,102 @@ const MODELS: [Change; 30] = [
         tensor.kind = TensorType::F16.id();
         tensor.fit();
     }),
+    ("architecture-for-the-terminal", r"lx\u{1b}[2J\nmert", |raw| {
+        raw.set_str("general.architecture", "lx\u{1b}[2J\nmert");
+    }),
+    ("architecture-long", "...", |raw| raw.set_str("general.architecture", &"a".repeat(10_000))),
+    ("activation-long", "...", |raw| raw.set_str("lxmert.hidden_act", &"\u{1b}".repeat(3_000))),
+    ("head-long", "...", |raw| raw.set_str("lxmert.head", &"a".repeat(10_000))),
+    ("front-end-long", "...", |raw| raw.set_str("lxmert.vision.frontend", &"a".repeat(10_000))),
+    ("key-long", "...", |raw| {
+        let key = Key { name: vec![b'\n'; 1024], name_len: None, kind: kind::BOOL, value: vec![2] };
+        raw.keys.push(key);
+    }),
+    ("special-id-beyond-the-pieces", "cls_token_id is 16", |raw| {
+        raw.set_u32("tokenizer.ggml.cls_token_id", 16)
+    }),
+    ("special-id-huge", "mask_token_id is 4294967295", |raw| {
+        raw.set_u32("tokenizer.ggml.mask_token_id", u32::MAX);
+    }),
+    ("pieces-none", "not in the vocabulary", |raw| {
+        raw.keys.retain(|key| !key.name.ends_with(b"_token_id"));
+        raw.set_strs("tokenizer.ggml.tokens", &[]);
+    }),
+    ("one-piece-for-all", "piece 1", |raw| raw.set_strs("tokenizer.ggml.tokens", &["a"; 16])),
+    ("answers-none", "output_labels", |raw| raw.set_strs("lxmert.classifier.output_labels", &[])),
+    ("answer-count-none", "label_count", |raw| raw.set_u32("lxmert.classifier.label_count", 0)),
+    ("answer-count-huge", "label_count", |raw| raw.set_u32("lxmert.classifier.label_count", u32::MAX)),
+    ("vocabulary-size-largest", "token_embd.weight", |raw| raw.set_u32("lxmert.vocab_size", 1 << 24)),
+    ("positions-largest", "position_embd.weight", |raw| raw.set_u32("lxmert.context_length", 1 << 14)),
+    ("blocks-largest", "no such tensor", |raw| {
+        for key in ["language", "vision", "cross"] {
+            raw.set_u32(&format!("lxmert.{key}.block_count"), 128);
+        }
+    }),
+    ("heads-largest", "head_count", |raw| raw.set_u32("lxmert.attention.head_count", 1024)),
+    ("grid-as-numbers-with-fraction", "wrong type", |raw| {
+        raw.set("lxmert.vision.frontend.grid_size", kind::ARRAY, &array(kind::F32, 2, &[0; 8]));
+    }),
+    ("grid-of-three", "expected 2 values", |raw| {
+        raw.set("lxmert.vision.frontend.grid_size", kind::ARRAY, &array(kind::U32, 3, &[1; 12]));
+    }),
+    ("mean-not-a-number", "mean is NaN", |raw| {
+        let mean = f32::NAN.to_le_bytes().repeat(3);
+        raw.set("lxmert.vision.frontend.image_mean", kind::ARRAY, &array(kind::F32, 3, &mean));
+    }),
+    ("layout-for-the-terminal", r"packed as a\nb\u{1b}c", |raw| {
+        raw.set_str("lxmert.pack.layout", "a\nb\u{1b}c")
+    }),
+    ("layout-long", "...", |raw| raw.set_str("lxmert.pack.layout", &"a".repeat(10_000))),
+    ("tokenizer-json-of-nothing", "not a usable BERT tokenizer", |raw| {
+        raw.set_str("tokenizer.huggingface.json", "{}");
+    }),
+    ("tokenizer-json-nested-deep", "not a usable BERT tokenizer", |raw| {
+        raw.set_str("tokenizer.huggingface.json", &"[".repeat(10_000));
+    }),
 ];
+
+/// Changes of a packed file.
+const PACKED: [Change; 14] = [
+    ("packed-another-layout", "does not read", |raw| raw.set_str("lxmert.pack.layout", "lxmert-0")),
+    ("packed-layout-as-number", "wrong type", |raw| raw.set_u32("lxmert.pack.layout", 1)),
+    ("packed-no-layout", "shape", |raw| raw.keys.retain(|key| key.name != b"lxmert.pack.layout")),
+    ("packed-no-names", "missing key", |raw| raw.keys.retain(|key| key.name != b"lxmert.pack.tensors")),
+    ("packed-names-of-numbers", "wrong type", |raw| {
+        raw.set("lxmert.pack.tensors", kind::ARRAY, &array(kind::U32, 1, &[0; 4]));
+    }),
+    ("packed-one-name-less", "lxmert.pack.elements", |raw| {
+        raw.set_strs("lxmert.pack.tensors", &[PACKED_NAME])
+    }),
+    ("packed-nothing", "shape", |raw| {
+        for key in ["tensors", "elements", "types"] {
+            raw.set_strs(&format!("lxmert.pack.{key}"), &[]);
+        }
+    }),
+    ("packed-name-twice", "twice", |raw| one_packed(raw, &[PACKED_NAME; 2], "int8", "q8_0")),
+    ("packed-name-unknown", "names of matrices", |raw| one_packed(raw, &["a\u{1b}b"], "i8", "q8_0")),
+    ("packed-vector", "names of matrices", |raw| one_packed(raw, &["token_embd_norm.weight"], "i8", "q8_0")),
+    ("packed-element-unknown", "elements for", |raw| one_packed(raw, &[PACKED_NAME], "i7", "q8_0")),
+    ("packed-type-of-integers", "types of numbers", |raw| one_packed(raw, &[PACKED_NAME], "f32", "i32")),
+    ("packed-data-of-another-type", "packed bytes", |raw| {
+        raw.tensor(PACKED_NAME).kind = TensorType::F32.id();
+        raw.tensor(PACKED_NAME).dims[0] /= 4;
+    }),
+    ("packed-aligned-to-32", "general.alignment is 32", |raw| {
+        raw.alignment = 32;
+        raw.set_u32("general.alignment", 32);
+    }),
+];
+
+/// A matrix of the packed file.
+const PACKED_NAME: &str = "blk.0.ffn_up.weight";
+
+/// Says of a packed file that just these are packed.
+fn one_packed(raw: &mut Raw, names: &[&str], element: &str, tensor_type: &str) {
+    raw.set_strs("lxmert.pack.tensors", names);
+    raw.set_strs("lxmert.pack.elements", &vec![element; names.len()]);
+    raw.set_strs("lxmert.pack.types", &vec![tensor_type; names.len()]);
+}
 
 fn sessions(all: &mut List) {
     all.good("session", "valid", tiny::model().encode());
@@ -254,6 +353,83 @@ fn sessions(all: &mut List) {
     all.bad("session", "weights-not-a-number", "not finite", wild.encode());
     fill(&mut wild, f32::MAX);
     all.bad("session", "weights-too-large", "not finite", wild.encode());
+    extremes(all);
+    packed(all);
+}
+
+/// The least of everything, and texts that a terminal would obey.
+fn extremes(all: &mut List) {
+    let least = Config {
+        vocab_size: 1,
+        hidden_size: 1,
+        num_attention_heads: 1,
+        intermediate_size: 1,
+        max_position_embeddings: 1,
+        type_vocab_size: 1,
+        l_layers: 0,
+        r_layers: 0,
+        x_layers: 0,
+        head: Head::QuestionAnswering { labels: 1 },
+        ..tiny::config()
+    };
+    let plain = |config: &Config| {
+        let mut raw = tiny::of(config, TensorType::F32);
+        raw.keys.retain(|key| !key.name.starts_with(b"tokenizer.ggml") || key.name.ends_with(b"_count"));
+        raw.keys.retain(|key| key.name != b"lxmert.classifier.output_labels");
+        raw
+    };
+    all.good("session", "valid-least", plain(&least).encode());
+    for (name, act) in [("relu", "relu"), ("silu", "silu"), ("gelu_new", "gelu_new")] {
+        let mut raw = plain(&Config { l_layers: 1, r_layers: 1, x_layers: 1, ..least.clone() });
+        raw.set_str("lxmert.hidden_act", act);
+        all.good("session", &format!("valid-least-{name}"), raw.encode());
+    }
+    let odd = Config { hidden_size: 7, num_attention_heads: 7, intermediate_size: 3, ..tiny::config() };
+    all.good("session", "valid-heads-of-one", tiny::of(&odd, TensorType::F16).encode());
+    let mut answers = tiny::model();
+    answers.set_strs("lxmert.classifier.output_labels", &["", "a\nb\u{1b}[2J", &"long ".repeat(1000)]);
+    all.good("session", "valid-answers-for-the-terminal", answers.encode());
+    let mut named = tiny::model();
+    named.set_str("general.name", &"\u{1b}]0;name\u{7}".repeat(300));
+    all.good("session", "valid-name-for-the-terminal", named.encode());
+    let mut twice = tiny::model();
+    twice.set_u32("general.alignment", 16384);
+    twice.alignment = 16384;
+    twice.tensors.truncate(1);
+    all.bad("session", "alignment-large", "no such tensor", twice.encode());
+
+    // One number that is none, wherever it may lie: it must reach an answer as an error and never as an answer.
+    for (place, tensor) in ["token_embd_norm.bias", "blk.0.attn_qkv.weight"].into_iter().enumerate() {
+        for (name, value) in [("not-a-number", f32::NAN), ("infinite", f32::NEG_INFINITY)] {
+            let mut raw = tiny::model();
+            let data = &mut raw.tensor(tensor).data;
+            data[..4].copy_from_slice(&value.to_le_bytes());
+            all.bad("session", &format!("one-weight-{name}-{place}"), "not finite", raw.encode());
+        }
+    }
+    let wide = Config { hidden_size: 32, intermediate_size: 32, r_layers: 0, x_layers: 0, ..tiny::config() };
+    for (tensor_type, block) in [(TensorType::Q8_0, 34), (TensorType::Q4_0, 18), (TensorType::Q5_1, 24)] {
+        for (name, scale) in [("not-a-number", 0x7e01u16), ("infinite", 0xfc00)] {
+            let mut raw = tiny::of(&wide, tensor_type);
+            let data = &mut raw.tensor("blk.0.attn_qkv.weight").data;
+            data.chunks_mut(block).for_each(|block| block[..2].copy_from_slice(&scale.to_le_bytes()));
+            all.bad("session", &format!("scales-{name}-{tensor_type}"), "not finite", raw.encode());
+        }
+    }
+}
+
+fn packed(all: &mut List) {
+    let packed = tiny::packed();
+    all.good("session", "valid-packed", packed.encode());
+    all.bad("requantize", "packed", "packed to be run", packed.encode());
+    for (name, words, change) in PACKED {
+        let mut raw = packed.clone();
+        change(&mut raw);
+        all.bad("session", name, words, raw.encode());
+    }
+    let mut raw = packed.clone();
+    raw.tensor(PACKED_NAME).data.fill(0xff);
+    all.bad("session", "packed-data-of-ones", "not finite", raw.encode());
 }
 
 /// Makes every word's embedding of that number.
