@@ -57,7 +57,8 @@ command -v cargo >/dev/null || fail "cargo is not found: a Rust toolchain, 1.89 
 settings=cargo-settings.toml
 if [ -n "$vendor" ]; then
     mkdir -p "$vendor"
-    cargo vendor --locked "$vendor/crates" >"$vendor/$settings"
+    # With the package that carries ggml, which no other depends on.
+    cargo vendor --locked --sync vendor/ggml/Cargo.toml "$vendor/crates" >"$vendor/$settings"
     say "all sources are in $vendor"
     exit
 fi
@@ -67,6 +68,7 @@ if [ -n "$offline" ]; then
     # The folder may have moved since.
     sed "s|^directory = .*|directory = \"$offline/crates\"|" "$offline/$settings" >"$offline/here.toml"
     cargo=(cargo --config "$offline/here.toml" --offline)
+    export GGML_SOURCE_DIR=$offline/crates/llama-cpp-sys-2/llama.cpp/ggml
 fi
 out=${out:-${CARGO_TARGET_DIR:-target}/gpu}
 mkdir -p "$out"
