@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds for the GPUs of this machine, tests there, and measures beside PyTorch and ONNX Runtime as far as Python has them.
-# benches/GPU.md has what was found so far.
+# Builds for the GPUs of this machine, tests there, measures beside PyTorch and ONNX Runtime as far as Python has them, and writes what was
+# found into benches/GPU.md.
 set -euo pipefail
 
 usage() {
@@ -9,7 +9,9 @@ Usage: benches/gpu.sh [OPTIONS]
 
   --backend NAME   cuda (needs nvcc) or vulkan (needs glslc and headers) [default: cuda]
   --out FOLDER     where reports and logs go [default: target/gpu]
+  --record FILE    what is found is written into [default: benches/GPU.md]
   --runs N         answers that are timed of each kind [default: 200]
+  --model NAME     the architecture that is measured, one of lxmert-bench --synthetic [default: base]
   --vendor FOLDER  only put the sources of all dependencies into FOLDER, for a machine without network
   --offline FOLDER build from such a folder
   --help           print this
@@ -25,15 +27,17 @@ fail() {
 }
 say() { printf '== %s\n' "$*" >&2; }
 
-backend=cuda out='' runs=200 vendor='' offline=''
+backend=cuda out='' record=benches/GPU.md runs=200 model=base vendor='' offline=''
 while [ $# != 0 ]; do
     case $1 in
-        --backend | --out | --runs | --vendor | --offline)
+        --backend | --out | --record | --runs | --model | --vendor | --offline)
             [ $# -ge 2 ] || fail "$1 needs a value; --help tells more"
             case $1 in
                 --backend) backend=$2 ;;
                 --out) out=$(realpath -m "$2") ;;
+                --record) record=$(realpath -m "$2") ;;
                 --runs) runs=$2 ;;
+                --model) model=$2 ;;
                 --vendor) vendor=$(realpath -m "$2") ;;
                 --offline) offline=$(realpath -m "$2") ;;
             esac
@@ -53,7 +57,8 @@ command -v cargo >/dev/null || fail "cargo is not found: a Rust toolchain, 1.89 
 settings=cargo-settings.toml
 if [ -n "$vendor" ]; then
     mkdir -p "$vendor"
-    cargo vendor --locked "$vendor/crates" >"$vendor/$settings"
+    # With the package that carries ggml, which no other depends on.
+    cargo vendor --locked --sync vendor/ggml/Cargo.toml "$vendor/crates" >"$vendor/$settings"
     say "all sources are in $vendor"
     exit
 fi
@@ -63,6 +68,7 @@ if [ -n "$offline" ]; then
     # The folder may have moved since.
     sed "s|^directory = .*|directory = \"$offline/crates\"|" "$offline/$settings" >"$offline/here.toml"
     cargo=(cargo --config "$offline/here.toml" --offline)
+    export GGML_SOURCE_DIR=$offline/crates/llama-cpp-sys-2/llama.cpp/ggml
 fi
 out=${out:-${CARGO_TARGET_DIR:-target}/gpu}
 mkdir -p "$out"
@@ -70,9 +76,10 @@ mkdir -p "$out"
 if [ "$backend" = cuda ]; then
     nvcc=${CUDA_PATH:-/usr/local/cuda}/bin/nvcc
     command -v nvcc >/dev/null || [ -x "$nvcc" ] || fail "nvcc is not found: set CUDA_PATH to CUDA's folder"
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv >"$out/device.txt" 2>&1 ||
-        cat /proc/device-tree/model >"$out/device.txt" 2>/dev/null || say "nothing names the GPU here"
 fi
+# The driver and the clocks, or the board: beside the name that the driver gives the device.
+nvidia-smi --query-gpu=driver_version,memory.total,clocks.max.sm --format=csv,noheader >"$out/machine.txt" 2>/dev/null ||
+    tr -d '\0' </proc/device-tree/model >"$out/machine.txt" 2>/dev/null || rm -f "$out/machine.txt"
 
 say "building"
 "${cargo[@]}" build --release --workspace --exclude xtask --features "lxmert/$backend"
@@ -90,35 +97,26 @@ check() {
     fi
 }
 check golden --test devices -- --nocapture
-check easy-vqa --test easy_vqa -- --ignored --nocapture every_device
+check easy-vqa --test easy_vqa -- --nocapture every_device
 
+bench() {
+    "$programs/lxmert-bench" --synthetic "$model" --type "$1" --device "$backend" --json "${@:2}"
+}
 for type in f16 q8_0 q4_0; do
     say "measuring $type"
-    "$programs/lxmert-bench" --synthetic base --type "$type" --device "$backend" --batch 1,8,64 --runs "$runs" --warmup 20 \
-        --cold-starts 3 --json >"$out/$type.jsonl" || failed+=("$type")
+    bench "$type" --batch 1,8,64 --runs "$runs" --warmup 20 --cold-starts 3 >"$out/$type.jsonl" || failed+=("$type")
+    # One by one: what operations there are, and whether the device has all.
+    bench "$type" --profile --runs 3 --cold-starts 0 >"$out/$type.profile.jsonl" || failed+=("profile-$type")
 done
 
-if python3 -c 'import torch, transformers' 2>/dev/null; then
+rm -f "$out/peers.jsonl"
+if [ "$backend" = cuda ] && [ "$model" = base ] && python3 -c 'import torch, transformers' 2>/dev/null; then
     say "measuring the peers"
     python3 benches/peers/gpu.py "$out/peers" --runs "$runs" >"$out/peers.jsonl" || failed+=(peers)
 else
-    say "Python has no torch and transformers: peers are left out"
+    say "no CUDA, another model, or Python has no torch and transformers: peers are left out"
 fi
 
-python3 - "$out" <<'END' || true
-import json, pathlib, sys
-
-out = pathlib.Path(sys.argv[1])
-print(f"{'':28} {'batch':>5} {'p50 ms':>8} {'next ms':>8} {'device MiB':>10}")
-for path in sorted(out.glob("*.jsonl")):
-    for line in path.read_text().splitlines():
-        report = json.loads(line)
-        next_ms = (report.get("next_question") or {}).get("p50_ms")
-        held = report.get("device_bytes")
-        print(
-            f"{report.get('peer', 'lxmert ' + path.stem):28} {report['batch']:5} {report['latency']['p50_ms']:8.3f} "
-            f"{'' if next_ms is None else format(next_ms, '.3f'):>8} {'' if not held else format(held / 2**20, '.0f'):>10}"
-        )
-END
+python3 benches/gpu_report.py "$out" "$record" "${failed[@]}" || failed+=(report)
 [ ${#failed[@]} = 0 ] || fail "failed: ${failed[*]}"
-say "done: $out"
+say "done: $out, $record"

@@ -69,6 +69,9 @@ pub struct SessionOptions {
     pub outputs: Vec<Output>,
     /// Whether [`Session::run`] is to take [`Text::Embeddings`] too.
     pub inputs_embeds: bool,
+    /// An operation, by ggml's name, that the device is taken to lack: for tests.
+    #[doc(hidden)]
+    pub lacking: Option<&'static str>,
 }
 
 /// A file may claim far more positions than any question needs, and memory for attention grows with their square.
@@ -105,6 +108,7 @@ impl SessionOptions {
             progress: None,
             outputs: vec![if answers.exists_in(config) { answers } else { Output::PooledOutput }],
             inputs_embeds: false,
+            lacking: None,
         }
     }
 }
@@ -284,7 +288,8 @@ impl Session {
     }
 
     /// What each operation has cost since the session was made, in the order in which they run. Empty unless the session was made
-    /// with [`SessionOptions::profile`], and with ggml's operations, which are not measured one by one.
+    /// with [`SessionOptions::profile`], and with ggml's operations on the CPU, which are not measured one by one. On a device they are,
+    /// each from when it is given to the device until that is done: a session that tells runs nothing ahead, and fuses nothing.
     pub fn profile(&self) -> Vec<OperationTime> {
         self.engine.profile()
     }

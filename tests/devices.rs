@@ -6,7 +6,7 @@ mod common;
 use common::golden::{CASES, Converted, case, largest, largest_difference, relative_l2};
 use common::wide::{Batch, config, synthetic};
 use lxmert::gguf::TensorType;
-use lxmert::{Device, Error, Lowering, Model, Residency, Session, SessionOptions, devices};
+use lxmert::{Device, Error, Lowering, Model, Output, Residency, Session, SessionOptions, devices};
 use tempfile::TempDir;
 
 fn all() -> Vec<Device> {
@@ -141,6 +141,89 @@ fn a_plan_and_a_budget_count_the_devices_memory() {
         );
     }
     assert_eq!(model.plan(&on(&model, Device::Cpu)).unwrap().device_bytes, 0);
+}
+
+/// The scores and some of what leads to them, of two questions about an image each, and where how many operations ran.
+fn run_of(
+    model: &Model,
+    device: Device,
+    lacking: Option<&'static str>,
+) -> (Vec<f32>, Vec<(&'static str, Device)>) {
+    let outputs = [
+        Output::QuestionAnsweringScore,
+        Output::PooledOutput,
+        Output::VisionOutput,
+        Output::LanguageHiddenStates(0),
+        Output::VisionHiddenStates(0),
+        Output::VisionAttentions(0),
+        Output::CrossEncoderAttentions(0),
+    ];
+    let mut options = on(model, device);
+    (options.max_regions, options.max_tokens, options.profile) = (8, 8, true);
+    (options.lacking, options.lowering) = (lacking, Lowering::Ggml);
+    options.outputs = outputs.to_vec();
+    let mut session = Session::new(model, options).unwrap();
+    let config = model.config();
+    let mut found = Vec::new();
+    for (regions, tokens) in [(8, 8), (5, 3), (6, 4)] {
+        let number = |n: usize| (n * 37 % 64) as f32 / 64.0;
+        let features: Vec<f32> = (0..regions * config.visual_feat_dim).map(number).collect();
+        let boxes: Vec<f32> = (0..regions).flat_map(|n| [0.1, 0.2, 0.5 + 0.05 * n as f32, 0.9]).collect();
+        session.encode_regions(regions, &features, &boxes).unwrap();
+        for shift in 0..2 {
+            let question: Vec<u32> =
+                (0..tokens).map(|n| (n * 7 + shift) % config.vocab_size as u32).collect();
+            session.ask_tokens(&question).unwrap();
+            for output in outputs {
+                found.extend_from_slice(session.output(output).unwrap().data);
+            }
+        }
+    }
+    (found, session.profile().iter().map(|operation| (operation.kind, operation.device)).collect())
+}
+
+#[test]
+fn a_device_computes_all_and_the_cpu_what_it_lacks() {
+    let converted = Converted::new("qa-small", TensorType::F32);
+    let model = Model::open(converted.model()).unwrap();
+    let (expected, profile) = run_of(&model, Device::Cpu, None);
+    assert!(profile.is_empty());
+    for device in all() {
+        let (_, whole) = run_of(&model, device, None);
+        assert!(whole.len() > 100 && whole.iter().all(|(_, place)| *place == device), "{device}: {whole:?}");
+        // Products, so the weights go to the CPU; results that somebody wants; and what is at the end of the first stage.
+        for lacking in ["MUL_MAT", "SOFT_MAX", "ADD", "SCALE"] {
+            let (found, profile) = run_of(&model, device, Some(lacking));
+            let difference = largest_difference(&found, &expected) / largest(&expected);
+            assert!(difference <= tolerance(device), "{device} without {lacking}: {difference}");
+            let count =
+                |profile: &[(&str, Device)]| profile.iter().filter(|(kind, _)| *kind == lacking).count();
+            assert!(count(&profile) == count(&whole) && count(&whole) > 0, "{device} without {lacking}");
+            for (kind, place) in profile {
+                // In the same memory as the CPU, ggml's scheduler leaves everything where it is.
+                let on_cpu = kind == lacking && device != Device::Emulated;
+                assert_eq!(place == Device::Cpu, on_cpu, "{device} without {lacking}: {kind} on {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_counts_what_the_cpu_takes_for_a_device() {
+    let model = model();
+    for device in all() {
+        let mut options = on(&model, device);
+        let whole = model.plan(&options).unwrap();
+        options.lacking = Some("SOFT_MAX");
+        let split = model.plan(&options).unwrap();
+        // In the same memory as the CPU, ggml's scheduler leaves everything where it is.
+        assert_eq!(split.other > whole.other, device != Device::Emulated, "{device}: {whole:?} {split:?}");
+        assert_eq!(split.session, whole.session);
+        options.memory_budget = Some(split.total());
+        assert_eq!(Session::new(&model, options.clone()).unwrap().plan(), &split);
+        options.memory_budget = Some(split.total() - 1);
+        assert!(matches!(Session::new(&model, options), Err(Error::Budget { .. })));
+    }
 }
 
 #[test]

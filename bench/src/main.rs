@@ -73,7 +73,7 @@ struct Arguments {
     /// Which kernels compute, as lxmert-run has them; several names are measured in turn.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "fastest")]
     lowering: Vec<String>,
-    /// Where to compute, as lxmert-run has it. Another device than the CPU computes by ggml's operations there, which are not profiled.
+    /// Where to compute, as lxmert-run has it. Another device than the CPU computes by ggml's operations there.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
     #[command(flatten)]
@@ -92,7 +92,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5)]
     cold_starts: usize,
     /// Tell what the operations of a run cost: summed up by the tensors they belong to, or one by one with --json. Measured in as
-    /// many runs again, which are not timed.
+    /// many runs again, which are not timed. On another device than the CPU each operation is started alone and waited for, which takes
+    /// longer than a run; what the device lacks is told to be on the CPU.
     #[arg(long)]
     profile: bool,
     /// Print one JSON object a line for each lowering, number of threads, and pairs.

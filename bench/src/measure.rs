@@ -60,7 +60,8 @@ pub struct Results {
 pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Result<Results, Box<dyn Error>> {
     let mut work = Work::new(model, case)?;
     let (device, lowering) = (work.plan().device, work.plan().lowering);
-    let profiled = repeats.profile && lowering != Lowering::Ggml;
+    // On the CPU, ggml's operations are not measured one by one.
+    let profiled = repeats.profile && (device != Device::Cpu || lowering != Lowering::Ggml);
     let bar = bar("measuring");
     let loops = if work.has_next() { 2 } else { 1 };
     let runs = repeats.runs.saturating_add(repeats.warmup).saturating_mul(loops);

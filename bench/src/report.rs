@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use lxmert::Model;
+use lxmert::{Device, Model};
 use serde::Serialize;
 
 use crate::measure::{Case, Repeats, Results};
@@ -26,6 +26,8 @@ pub struct Report {
     tokens: usize,
     regions: usize,
     device: String,
+    /// What the device's driver calls it, if it is not the CPU.
+    device_name: Option<String>,
     lowering: String,
     threads: usize,
     cpus: Option<Vec<usize>>,
@@ -84,6 +86,7 @@ impl Report {
             tokens: results.sizes.tokens,
             regions: results.sizes.regions,
             device: results.device.to_string(),
+            device_name: name_of(results.device),
             lowering: results.lowering.to_string(),
             threads: case.threads,
             cpus: case.cpus.clone(),
@@ -171,7 +174,7 @@ impl Report {
         let Report { lowering, threads, batch, .. } = self;
         let profile = match &self.profile {
             Some(profile) => profile.table(),
-            None => "ggml's operations are not measured one by one\n".to_owned(),
+            None => "ggml's operations on the CPU are not measured one by one\n".to_owned(),
         };
         format!("\nprofile of {lowering}, threads {threads}, batch {batch}: {profile}")
     }
@@ -246,6 +249,11 @@ impl Printer {
         let profiles: String = self.printed.iter().map(Report::profile).collect();
         write(&profiles)
     }
+}
+
+fn name_of(device: Device) -> Option<String> {
+    let found = lxmert::devices().unwrap_or_default();
+    found.into_iter().find(|info| info.device == device).map(|info| info.description)
 }
 
 fn write(text: &str) -> Result<(), Box<dyn Error>> {

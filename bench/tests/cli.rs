@@ -185,6 +185,31 @@ fn a_profile_tells_what_each_operation_costs() {
     assert!(found.next().is_none());
 }
 
+/// ggml's CPU backend in a device's place.
+#[test]
+fn a_profile_of_a_device_counts_its_operations() {
+    let quick = ["--device", "emulated", "--profile", "--runs", "2", "--warmup", "0", "--cold-starts", "0"];
+    let report = report(&bench_model(&[&["--json"], &quick[..]].concat()));
+    let profile = &report["profile"];
+    let operations = profile["operations"].as_array().unwrap();
+    assert_eq!((&profile["device"], &profile["on_cpu"]), (&"emulated".into(), &0.into()));
+    assert_eq!(profile["count"], operations.len());
+    assert!(operations.iter().all(|operation| operation["device"] == "emulated"));
+    let model = lxmert::Model::open(model()).unwrap();
+    let config = model.config();
+    // Of one run: 20 tokens.
+    let multiplications = 20 * config.hidden_size * config.intermediate_size;
+    let product =
+        |operation: &&Value| operation["kind"] == "MUL_MAT" && operation["name"] == "blk.0.ffn_up.weight";
+    let found: Vec<_> = operations.iter().filter(product).map(|found| &found["multiplications"]).collect();
+    assert_eq!(found, [&Value::from(multiplications)]);
+
+    let text = stdout(&bench_model(&quick));
+    let head =
+        format!("one operation at a time; {} operations in one, 0 of them on the CPU\n", operations.len());
+    assert!(text.contains(&head) && text.contains("\nSOFT_MAX blk.*.attn_qkv"), "{text}");
+}
+
 #[test]
 fn a_table_of_the_profile_follows_the_latencies() {
     let quick = ["--threads", "1", "--runs", "1", "--warmup", "0", "--cold-starts", "0"];
@@ -194,7 +219,8 @@ fn a_table_of_the_profile_follows_the_latencies() {
     assert!(latencies.contains("\nportable ") && latencies.contains("\nggml "), "{latencies}");
     let rows = ["\nproduct blk.*.attn_qkv  ", "\nattention x.blk.*.cross_attn_qkv  ", "\nall  "];
     assert!(rows.iter().all(|row| profiles.contains(row)), "{profiles}");
-    let note = "\nprofile of ggml, threads 1, batch 1: ggml's operations are not measured one by one\n";
+    let note =
+        "\nprofile of ggml, threads 1, batch 1: ggml's operations on the CPU are not measured one by one\n";
     assert!(profiles.ends_with(note), "{profiles}");
 }
 

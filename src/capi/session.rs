@@ -211,8 +211,9 @@ pub unsafe extern "C" fn lxmert_session_free(session: *mut lxmert_session) {
         let mut claim = Claim::of(open).inspect_err(|_| {
             log::error!("lxmert_session_free left a session alone that a call is using: it is not freed");
         })?;
-        for OperationTime { kind, name, time, multiplications, .. } in claim.session().profile() {
-            log::info!("{kind} {name}: {} us, {multiplications} multiplications", time.as_micros());
+        for OperationTime { kind, name, device, time, multiplications } in claim.session().profile() {
+            let us = time.as_micros();
+            log::info!("{kind} {name} on {device}: {us} us, {multiplications} multiplications");
         }
         // A call that comes too late finds the session busy.
         std::mem::forget(claim);

@@ -1,5 +1,6 @@
 //! Devices beside the CPU that ggml computes on, and memory there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ptr::NonNull;
 use std::str::FromStr;
@@ -205,6 +206,8 @@ pub(crate) struct Backend {
     raw: NonNull<sys::ggml_backend>,
     dev: sys::ggml_backend_dev_t,
     device: Device,
+    /// An operation, by ggml's name, that it is taken to lack.
+    lacking: Option<&'static str>,
     /// Once true, nothing of it is touched any more, not even to free it: its driver is in no state to be asked.
     lost: Arc<AtomicBool>,
 }
@@ -213,11 +216,11 @@ pub(crate) struct Backend {
 unsafe impl Send for Backend {}
 
 impl Backend {
-    /// Starts a device.
+    /// Starts a device, which is taken to lack the operation of that name, if one is given.
     ///
     /// # Errors
     /// [`Error::Input`] if it is not there, [`Error::Device`] if it does not start.
-    pub fn new(device: Device) -> Result<Self, Error> {
+    pub fn new(device: Device, lacking: Option<&'static str>) -> Result<Self, Error> {
         let all = found()?;
         let one = all.iter().find(|found| found.info.device == device).ok_or_else(|| Error::Input {
             name: "device".to_owned(),
@@ -234,7 +237,7 @@ impl Backend {
             // SAFETY: the backend is ggml's of the CPU.
             unsafe { sys::ggml_backend_cpu_set_n_threads(raw.as_ptr(), 1) };
         }
-        Ok(Backend { raw, dev: one.raw, device, lost: Arc::default() })
+        Ok(Backend { raw, dev: one.raw, device, lacking, lost: Arc::default() })
     }
 
     pub fn device(&self) -> Device {
@@ -242,18 +245,34 @@ impl Backend {
     }
 
     /// Plans the memory for a graph there, and so for every graph of the same operations on smaller shapes.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device lacks one of its operations.
-    pub fn plan(&self, graph: &Graph<'_>) -> Result<MemoryPlan, Error> {
-        if let Some(missing) = graph.operations().find(|operation| !self.supports(*operation)) {
-            return Err(failed(self.device)(format!("it does not compute {}", missing.operation())));
-        }
-        Ok(graph.plan_with(self.alignment(), |tensor| self.bytes_of(tensor)))
+    pub fn plan(&self, graph: &Graph<'_>) -> MemoryPlan {
+        graph.plan_with(self.alignment(), |tensor| self.bytes_of(tensor))
+    }
+
+    /// ggml's names of a graph's operations that the device lacks.
+    pub fn missing(&self, graph: &Graph<'_>) -> BTreeSet<&'static str> {
+        let missing = graph.operations().filter(|operation| !self.supports(*operation));
+        missing.map(|operation| operation.operation()).collect()
+    }
+
+    /// Whether it is lost, as whatever lies there has to know.
+    pub(super) fn lost(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lost)
+    }
+
+    pub fn failed(&self, problem: &str) -> Error {
+        failed(self.device)(problem.to_owned())
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_backend {
+        self.raw.as_ptr()
     }
 
     /// Whether the device computes that operation on tensors like its own.
     pub fn supports(&self, operation: Tensor<'_>) -> bool {
+        if self.lacking == Some(operation.operation()) {
+            return false;
+        }
         // SAFETY: both are valid; the driver has been asked for its properties already.
         unsafe { sys::ggml_backend_dev_supports_op(self.dev, operation.as_ptr()) }
     }
@@ -357,6 +376,16 @@ impl DeviceBuffer {
         self.len
     }
 
+    /// The address that its places are counted from.
+    pub(super) fn base(&self, backend: &Backend) -> Result<*mut std::ffi::c_void, Error> {
+        // SAFETY: the buffer is valid.
+        unsafe { backend.call(|_| sys::ggml_backend_buffer_get_base(self.raw.as_ptr())) }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_backend_buffer {
+        self.raw.as_ptr()
+    }
+
     /// Gives a tensor without memory its place.
     ///
     /// # Errors
@@ -391,19 +420,27 @@ impl Drop for DeviceBuffer {
 }
 
 #[cfg(test)]
+impl Backend {
+    /// Loses the device, as a driver does that cannot go on, and returns what is told of it.
+    pub fn lose(&self, problem: &std::ffi::CStr) -> Error {
+        let abort = |_| {
+            // SAFETY: three strings, the last for the second's place.
+            unsafe { sys::ggml_abort(c"driver.c".as_ptr(), 7, c"%s".as_ptr(), problem.as_ptr()) }
+        };
+        // SAFETY: nothing is dropped by the unwinding.
+        unsafe { self.call::<()>(abort) }.unwrap_err()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_lost_device_is_asked_nothing_more() {
-        let backend = Backend::new(Device::Emulated).unwrap();
+        let backend = Backend::new(Device::Emulated, None).unwrap();
         let buffer = DeviceBuffer::new(&backend, 100, "a test").unwrap();
-        let abort = |_| {
-            // SAFETY: three strings, the last for the second's place.
-            unsafe { sys::ggml_abort(c"driver.c".as_ptr(), 7, c"%s".as_ptr(), c"it is on fire".as_ptr()) }
-        };
-        // SAFETY: nothing is dropped by the unwinding.
-        let error = unsafe { backend.call::<()>(abort) }.unwrap_err();
+        let error = backend.lose(c"it is on fire");
         assert!(
             error.to_string().contains("emulated") && error.to_string().contains("it is on fire"),
             "{error}"
@@ -414,12 +451,12 @@ mod tests {
         let more = DeviceBuffer::new(&backend, 100, "a test");
         assert!(matches!(more, Err(Error::Device { .. })));
         drop((buffer, backend));
-        assert!(Backend::new(Device::Emulated).is_ok());
+        assert!(Backend::new(Device::Emulated, None).is_ok());
     }
 
     #[test]
     fn memory_that_a_device_lacks_is_refused_with_its_size() {
-        let backend = Backend::new(Device::Emulated).unwrap();
+        let backend = Backend::new(Device::Emulated, None).unwrap();
         let error = DeviceBuffer::new(&backend, isize::MAX as usize - 4096, "a test").err().unwrap();
         assert!(matches!(error, Error::OutOfMemory { what: "a test", .. }), "{error}");
         assert!(DeviceBuffer::new(&backend, 100, "a test").is_ok());

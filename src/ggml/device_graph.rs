@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ggml_sys_bindings as sys;
 
+use super::graph::Described;
 use super::memory_plan::Place;
 use super::{AlignedBuffer, Backend, DeviceBuffer, Graph, GraphMemory, MemoryPlan, Region, Tensor, Tensors};
 use crate::Error;
@@ -102,13 +103,27 @@ impl DeviceMemory {
     }
 }
 
-/// A graph whose tensors have their places in a [`DeviceMemory`].
+/// Where the tensors of a graph lie.
+pub(crate) struct Places<'a> {
+    pub memory: &'a DeviceMemory,
+    pub plan: &'a MemoryPlan,
+    /// Where the part begins that is this graph's own.
+    pub kept: usize,
+    /// Where the part begins that graphs share; `None` if a scheduler places what would lie there.
+    pub scratch: Option<usize>,
+    /// The number of an input that lies elsewhere, and where.
+    pub elsewhere: Option<(usize, usize)>,
+}
+
+/// A graph whose tensors have their places in a [`DeviceMemory`], or all those that no scheduler places.
 pub(crate) struct DeviceGraph {
     graph: NonNull<sys::ggml_cgraph>,
     /// Where the inputs lie, in the order in which they were made.
     pub inputs: Vec<Region>,
     /// Where the demanded results lie, in the order in which they were.
     pub results: Vec<Region>,
+    /// The operations that are no views, if it was made to tell.
+    pub described: Vec<Described>,
     /// What describes the graph.
     memory: GraphMemory,
     _weights: Arc<Tensors>,
@@ -118,31 +133,31 @@ pub(crate) struct DeviceGraph {
 unsafe impl Send for DeviceGraph {}
 
 impl DeviceGraph {
-    /// Builds a graph and gives every tensor its place: this graph's own part starts at `kept`, the shared part at `scratch`. The
-    /// input of the number in `elsewhere` lies at the offset beside it.
+    /// Builds a graph, gives tensors their places, and tells what the operations are if it `describes`.
     ///
     /// # Errors
     /// [`Error::Device`].
     ///
     /// # Panics
     /// If the plan is not for this graph, or the memory is smaller than it demands.
-    #[expect(clippy::too_many_arguments, reason = "a place is all of these")]
     pub fn new<R>(
         mut memory: GraphMemory,
         weights: &Arc<Tensors>,
         backend: &Backend,
-        home: &DeviceMemory,
-        plan: &MemoryPlan,
-        [kept, scratch]: [usize; 2],
-        elsewhere: Option<(usize, usize)>,
+        places: &Places<'_>,
+        describes: bool,
         build: impl for<'g> FnOnce(&mut Graph<'g>) -> R,
     ) -> Result<(Self, R), Error> {
-        assert!(kept + plan.kept_bytes() <= home.len() && scratch + plan.scratch_bytes() <= home.len());
+        let Places { memory: home, plan, kept, scratch, elsewhere } = *places;
+        assert!(kept + plan.kept_bytes() <= home.len());
+        assert!(scratch.is_none_or(|scratch| scratch + plan.scratch_bytes() <= home.len()));
         let mut graph = Graph::new(&mut memory, weights);
+        graph.keep_on(backend);
         let built = build(&mut graph);
+        let described = if describes { graph.described() } else { Vec::new() };
         let offset_of = |place| match place {
             Place::Kept(offset) => Some(kept + offset),
-            Place::Scratch(offset) => Some(scratch + offset),
+            Place::Scratch(offset) => scratch.map(|scratch| scratch + offset),
             Place::Viewed => None,
         };
         let mut offsets = std::collections::HashMap::new();
@@ -155,15 +170,15 @@ impl DeviceGraph {
             inputs.push(Region::new(offset, input.elements()));
         }
         for (node, slot) in graph.placed(plan) {
-            let Some(offset) = offset_of(slot.place) else {
+            if let Some(offset) = offset_of(slot.place) {
+                assert!(backend.bytes_of(node) <= slot.bytes, "a larger graph's plan");
+                home.buffer.place(backend, node, offset)?;
+                offsets.insert(node.root(), offset);
+            } else if scratch.is_some() {
                 // SAFETY: what is viewed has its place already: it comes before the view.
                 let status = unsafe { backend.call(|_| sys::ggml_backend_view_init(node.as_ptr()))? };
                 assert_eq!(status, sys::ggml_status::GGML_STATUS_SUCCESS, "a view takes no memory");
-                continue;
-            };
-            assert!(backend.bytes_of(node) <= slot.bytes, "a larger graph's plan");
-            home.buffer.place(backend, node, offset)?;
-            offsets.insert(node.root(), offset);
+            }
         }
         let region = |kept: &Tensor<'_>| {
             assert!(kept.is_contiguous(), "a region without gaps");
@@ -171,7 +186,26 @@ impl DeviceGraph {
         };
         let results = graph.kept().iter().map(region).collect();
         let raw = NonNull::new(graph.as_ptr()).expect("a graph that was built");
-        Ok((DeviceGraph { graph: raw, inputs, results, memory, _weights: Arc::clone(weights) }, built))
+        let graph =
+            DeviceGraph { graph: raw, inputs, results, described, memory, _weights: Arc::clone(weights) };
+        Ok((graph, built))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_cgraph {
+        self.graph.as_ptr()
+    }
+
+    /// The operations, views included.
+    pub(super) fn operations(&self) -> impl Iterator<Item = Tensor<'_>> {
+        // SAFETY: the graph is valid; its nodes are read one by one below their count.
+        let count = unsafe { sys::ggml_graph_n_nodes(self.graph.as_ptr()) };
+        (0..count).map(|n| {
+            // SAFETY: as above; a node lies in the graph's memory.
+            unsafe {
+                let node = sys::ggml_graph_node(self.graph.as_ptr(), n);
+                Tensor::new(NonNull::new(node).expect("a node below the count"))
+            }
+        })
     }
 
     /// Runs the operations, and waits until all are done.
@@ -193,10 +227,7 @@ impl DeviceGraph {
             sys::ggml_status::GGML_STATUS_ALLOC_FAILED => {
                 Err(Error::OutOfMemory { what: "an operation on the device", bytes: 0 })
             }
-            _ => Err(Error::Device {
-                device: backend.device().to_string(),
-                problem: "the computation failed".to_owned(),
-            }),
+            _ => Err(backend.failed("the computation failed")),
         }
     }
 

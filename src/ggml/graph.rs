@@ -1,20 +1,22 @@
-//! A graph of ggml operations: built, planned, bound to memory and computed.
+//! A graph of ggml operations: `operations` builds it, it is planned, and `bound` has it in memory and computes it.
 
-use std::any::Any;
+mod bound;
+mod operations;
+
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
 
 use ggml_sys_bindings as sys;
 
-use super::memory_plan::{Place, Slot, Step};
-use super::{ALIGNMENT, AlignedBuffer, MemoryPlan, Tensors, ThreadPool};
+use super::memory_plan::{Slot, Step};
+use super::{ALIGNMENT, AlignedBuffer, Backend, MemoryPlan, Tensors};
 use crate::Error;
 use crate::gguf::TensorType;
+
+pub(crate) use bound::{BoundGraph, Region};
 
 /// Room for the description of one graph at a time. Kept by a session, so that ggml allocates nothing for a graph.
 pub(crate) struct GraphMemory {
@@ -109,11 +111,18 @@ impl Tensor<'_> {
         unsafe { sys::ggml_is_quantized(self.get().type_) }
     }
 
-    /// The name of the operation that makes it.
-    pub(super) fn operation(&self) -> String {
-        // SAFETY: the tensor is valid; the name is a string that stays.
+    /// ggml's name of the operation that makes it.
+    pub(super) fn operation(&self) -> &'static str {
+        // SAFETY: the tensor is valid; the name is a string literal.
         let name = unsafe { std::ffi::CStr::from_ptr(sys::ggml_op_desc(self.raw.as_ptr())) };
-        name.to_string_lossy().into_owned()
+        name.to_str().unwrap_or("?")
+    }
+
+    /// Whether it only shows another tensor's numbers, so that nothing is computed.
+    pub(super) fn is_view(&self) -> bool {
+        use sys::ggml_op as op;
+        [op::GGML_OP_VIEW, op::GGML_OP_RESHAPE, op::GGML_OP_PERMUTE, op::GGML_OP_TRANSPOSE]
+            .contains(&self.get().op)
     }
 
     /// Whether its numbers are of that type.
@@ -124,6 +133,28 @@ impl Tensor<'_> {
     /// Where a view begins in what it views, in bytes.
     pub(super) fn view_offset(&self) -> usize {
         self.get().view_offs
+    }
+
+    /// Lets it seem to lie in that buffer, if it has no place yet. Returns whether it had none.
+    pub(super) fn seem_placed(&self, buffer: *mut sys::ggml_backend_buffer, place: *mut c_void) -> bool {
+        // SAFETY: the tensor is valid, and while it has no place nobody but the caller knows it.
+        unsafe {
+            let raw = self.raw.as_ptr();
+            let has_none = (*raw).data.is_null() && (*raw).view_src.is_null();
+            if has_none {
+                ((*raw).buffer, (*raw).data) = (buffer, place);
+            }
+            has_none
+        }
+    }
+
+    /// Takes back what [`Tensor::seem_placed`] did.
+    pub(super) fn unplace(&self) {
+        // SAFETY: as above.
+        unsafe {
+            let raw = self.raw.as_ptr();
+            ((*raw).buffer, (*raw).data) = (std::ptr::null_mut(), std::ptr::null_mut());
+        }
     }
 
     fn strides(&self) -> [usize; 4] {
@@ -141,13 +172,6 @@ impl Tensor<'_> {
     }
 }
 
-/// Numbers in a session's memory: an input to fill, or a result to read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Region {
-    offset: usize,
-    elements: usize,
-}
-
 /// The operations of one forward pass.
 ///
 /// The methods that add an operation panic where ggml would abort: their shapes follow from a configuration and
@@ -160,7 +184,19 @@ pub(crate) struct Graph<'g> {
     tensors: Cell<usize>,
     inputs: Vec<Tensor<'g>>,
     kept: Vec<Tensor<'g>>,
+    /// The device whose memory the demanded results lie in, if it is one beside the CPU.
+    home: Option<&'g Backend>,
     _memory: PhantomData<&'g mut GraphMemory>,
+}
+
+/// What an operation is, for people.
+pub(crate) struct Described {
+    /// ggml's name of it.
+    pub kind: &'static str,
+    /// The model's tensor that it reads, or else the one that was read last before it.
+    pub name: String,
+    /// Multiplications of a weight and a number.
+    pub multiplications: u64,
 }
 
 impl<'g> Graph<'g> {
@@ -179,8 +215,15 @@ impl<'g> Graph<'g> {
             tensors: Cell::new(0),
             inputs: Vec::new(),
             kept: Vec::new(),
+            home: None,
             _memory: PhantomData,
         }
+    }
+
+    /// Sees to it that every result which is demanded from now on can lie in that device's memory: one that the device cannot compute is
+    /// copied there.
+    pub fn keep_on(&mut self, backend: &'g Backend) {
+        self.home = Some(backend);
     }
 
     /// The model's tensor of that name.
@@ -208,6 +251,10 @@ impl<'g> Graph<'g> {
 
     /// Demands a result: it is computed, and stands until the next run.
     pub fn keep(&mut self, tensor: Tensor<'g>) {
+        // SAFETY: the root of a valid tensor is valid.
+        let computes = |backend: &Backend| backend.supports(unsafe { Tensor::new(tensor.root()) });
+        let is_there = self.home.is_none_or(computes);
+        let tensor = if is_there { tensor } else { self.contiguous(tensor) };
         // SAFETY: the tensor is of this graph, whose capacity bounds the nodes that lead to it. The flag keeps ggml from
         // fusing the result away.
         unsafe {
@@ -235,6 +282,45 @@ impl<'g> Graph<'g> {
         products
     }
 
+    /// The tensors that no operation makes: inputs and weights, each once.
+    pub(super) fn leaves(&self) -> Vec<Tensor<'g>> {
+        let made: HashSet<_> = self.nodes().collect();
+        let mut seen = HashSet::new();
+        let mut leaves = Vec::new();
+        for node in self.nodes() {
+            // SAFETY: the node is valid.
+            let sources = unsafe { node.as_ref() }.src.into_iter().filter_map(NonNull::new);
+            for source in sources.filter(|source| !made.contains(source)) {
+                if seen.insert(source) {
+                    leaves.push(self.wrap(source.as_ptr()));
+                }
+            }
+        }
+        leaves
+    }
+
+    /// What each operation that is not a view is.
+    pub(super) fn described(&self) -> Vec<Described> {
+        let mut last = "";
+        let computed = self.operations().filter(|tensor| !tensor.is_view());
+        let described = computed.map(|tensor| {
+            let sources = tensor.get().src;
+            let weight = sources.into_iter().find_map(|source| self.weight_name(source));
+            last = weight.unwrap_or(last);
+            let multiplies = weight.is_some() && tensor.get().op == sys::ggml_op::GGML_OP_MUL_MAT;
+            let terms = NonNull::new(sources[0]).filter(|_| multiplies).map_or(0, |matrix| {
+                // SAFETY: a source of a valid tensor is valid.
+                unsafe { matrix.as_ref() }.ne[0] as u64
+            });
+            Described {
+                kind: tensor.operation(),
+                name: last.to_owned(),
+                multiplications: terms * tensor.elements() as u64,
+            }
+        });
+        described.collect()
+    }
+
     /// The name of the model's tensor that this one is, or is a view or an unpacked copy of.
     fn weight_name(&self, mut tensor: *mut sys::ggml_tensor) -> Option<&'g str> {
         while let Some(found) = NonNull::new(tensor) {
@@ -250,165 +336,6 @@ impl<'g> Graph<'g> {
             };
         }
         None
-    }
-
-    /// matrix · x: [k, m] · [k, n, …] → [m, n, …]; the matrix may be quantized.
-    pub fn mul_mat(&self, matrix: Tensor<'g>, x: Tensor<'g>) -> Tensor<'g> {
-        let ([k, _, m2, m3], [x0, _, x2, x3]) = (matrix.dims(), x.dims());
-        assert!(k == x0 && x2.is_multiple_of(m2) && x3.is_multiple_of(m3), "shapes of a product");
-        assert!(matrix.strides()[0] <= matrix.strides()[1], "a transposed matrix");
-        self.binary(sys::ggml_mul_mat, matrix, x)
-    }
-
-    /// a + b, with b repeated where its axes are 1.
-    pub fn add(&self, a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
-        assert_repeats(b, a);
-        self.binary(sys::ggml_add, a, b)
-    }
-
-    /// a · b element by element, with b repeated where its axes are 1.
-    pub fn mul(&self, a: Tensor<'g>, b: Tensor<'g>) -> Tensor<'g> {
-        assert_repeats(b, a);
-        self.binary(sys::ggml_mul, a, b)
-    }
-
-    /// x · factor.
-    pub fn scale(&self, x: Tensor<'g>, factor: f32) -> Tensor<'g> {
-        // SAFETY: context and tensor are valid.
-        self.wrap(unsafe { sys::ggml_scale(self.room_for_one(), x.raw.as_ptr(), factor) })
-    }
-
-    /// (x − mean) / √(variance + epsilon) over the first axis.
-    pub fn norm(&self, x: Tensor<'g>, epsilon: f32) -> Tensor<'g> {
-        // SAFETY: context and tensor are valid.
-        self.wrap(unsafe { sys::ggml_norm(self.room_for_one(), x.raw.as_ptr(), epsilon) })
-    }
-
-    /// GELU with the error function.
-    pub fn gelu_erf(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.unary(sys::ggml_gelu_erf, x)
-    }
-
-    /// max(0, x).
-    pub fn relu(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.unary(sys::ggml_relu, x)
-    }
-
-    /// x · sigmoid(x).
-    pub fn silu(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.unary(sys::ggml_silu, x)
-    }
-
-    /// tanh(x).
-    pub fn tanh(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.unary(sys::ggml_tanh, x)
-    }
-
-    /// softmax(x · scale + mask) over the first axis. The mask `[keys, ≥ queries, 1 or …, batch]` is f32.
-    pub fn soft_max(&self, x: Tensor<'g>, mask: Option<Tensor<'g>>, scale: f32) -> Tensor<'g> {
-        if let Some(mask) = mask {
-            let ([x0, x1, x2, x3], [m0, m1, m2, m3]) = (x.dims(), mask.dims());
-            let fits = m0 == x0 && m1 >= x1 && x2.is_multiple_of(m2) && x3.is_multiple_of(m3);
-            assert!(fits && mask.is_contiguous(), "shape of a mask");
-        }
-        assert!(x.is_contiguous(), "softmax of a view");
-        let mask = mask.map_or(std::ptr::null_mut(), |mask| mask.raw.as_ptr());
-        // SAFETY: context and tensors are valid.
-        let soft_max =
-            unsafe { sys::ggml_soft_max_ext(self.room_for_one(), x.raw.as_ptr(), mask, scale, 0.0) };
-        self.wrap(soft_max)
-    }
-
-    /// The table's rows at `indices`: [width, rows] → [width, indices], in f32.
-    ///
-    /// Whoever fills the indices answers for their range.
-    pub fn get_rows(&self, table: Tensor<'g>, indices: Tensor<'g>) -> Tensor<'g> {
-        assert!(table.dims()[2..] == [1, 1] && indices.dims()[1..] == [1, 1, 1], "shapes of a look-up");
-        self.binary(sys::ggml_get_rows, table, indices)
-    }
-
-    /// A view of `x` with its own sizes, strides in bytes for all axes but the first, and start in bytes.
-    pub fn view(&self, x: Tensor<'g>, dims: [usize; 4], strides: [usize; 3], offset: usize) -> Tensor<'g> {
-        let last: usize = dims[1..].iter().zip(strides).map(|(dim, stride)| (dim - 1) * stride).sum();
-        // SAFETY: the tensor is valid.
-        let (row, whole) = unsafe {
-            let raw = x.raw.as_ptr();
-            (sys::ggml_row_size((*raw).type_, dims[0] as i64), sys::ggml_nbytes(raw))
-        };
-        assert!(offset + last + row <= whole, "a view beyond its tensor");
-        let [ne0, ne1, ne2, ne3] = dims.map(|dim| dim as i64);
-        let [nb1, nb2, nb3] = strides;
-        // SAFETY: context and tensor are valid, and the view lies within the tensor.
-        let view = unsafe {
-            sys::ggml_view_4d(self.room_for_one(), x.raw.as_ptr(), ne0, ne1, ne2, ne3, nb1, nb2, nb3, offset)
-        };
-        self.wrap(view)
-    }
-
-    /// The rows `start..start + count` of a matrix or vector `[k, m]`; of a vector, its elements.
-    pub fn rows(&self, x: Tensor<'g>, start: usize, count: usize) -> Tensor<'g> {
-        let ([k, m, ..], [element, row, ..]) = (x.dims(), x.strides());
-        if m == 1 {
-            return self.view(x, [count, 1, 1, 1], [element * count; 3], start * element);
-        }
-        self.view(x, [k, count, 1, 1], [row, row * count, row * count], start * row)
-    }
-
-    /// The same numbers in the same order under other sizes.
-    pub fn reshape(&self, x: Tensor<'g>, dims: [usize; 4]) -> Tensor<'g> {
-        assert!(x.is_contiguous() && x.elements() == dims.iter().product::<usize>(), "a reshaped view");
-        let [ne0, ne1, ne2, ne3] = dims.map(|dim| dim as i64);
-        // SAFETY: context and tensor are valid, and the sizes agree.
-        self.wrap(unsafe { sys::ggml_reshape_4d(self.room_for_one(), x.raw.as_ptr(), ne0, ne1, ne2, ne3) })
-    }
-
-    /// A view in which axis i of `x` has become axis `axes[i]`.
-    pub fn permute(&self, x: Tensor<'g>, axes: [usize; 4]) -> Tensor<'g> {
-        let mut sorted = axes;
-        sorted.sort_unstable();
-        assert_eq!(sorted, [0, 1, 2, 3], "a permutation");
-        let [a, b, c, d] = axes.map(|axis| axis as i32);
-        // SAFETY: context and tensor are valid, and the axes are a permutation.
-        self.wrap(unsafe { sys::ggml_permute(self.room_for_one(), x.raw.as_ptr(), a, b, c, d) })
-    }
-
-    /// A copy in f32.
-    pub fn to_f32(&self, x: Tensor<'g>) -> Tensor<'g> {
-        // SAFETY: context and tensor are valid; ggml unpacks every type there is.
-        self.wrap(unsafe {
-            sys::ggml_cast(self.room_for_one(), x.raw.as_ptr(), sys::ggml_type::GGML_TYPE_F32)
-        })
-    }
-
-    /// A copy without gaps between the elements.
-    pub fn contiguous(&self, x: Tensor<'g>) -> Tensor<'g> {
-        self.unary(sys::ggml_cont, x)
-    }
-
-    fn unary(
-        &self,
-        operation: unsafe extern "C" fn(
-            *mut sys::ggml_context,
-            *mut sys::ggml_tensor,
-        ) -> *mut sys::ggml_tensor,
-        x: Tensor<'g>,
-    ) -> Tensor<'g> {
-        // SAFETY: context and tensor are valid; the operation takes any shape.
-        self.wrap(unsafe { operation(self.room_for_one(), x.raw.as_ptr()) })
-    }
-
-    fn binary(
-        &self,
-        operation: unsafe extern "C" fn(
-            *mut sys::ggml_context,
-            *mut sys::ggml_tensor,
-            *mut sys::ggml_tensor,
-        ) -> *mut sys::ggml_tensor,
-        a: Tensor<'g>,
-        b: Tensor<'g>,
-    ) -> Tensor<'g> {
-        // SAFETY: context and tensors are valid; the caller has checked the shapes.
-        self.wrap(unsafe { operation(self.room_for_one(), a.raw.as_ptr(), b.raw.as_ptr()) })
     }
 
     /// The context, for the one tensor that the next call makes in it: ggml aborts when there is no room.
@@ -444,6 +371,11 @@ impl<'g> Graph<'g> {
     /// The results that were demanded, in that order.
     pub(super) fn kept(&self) -> &[Tensor<'g>] {
         &self.kept
+    }
+
+    /// The tensors that these lie in.
+    pub(super) fn placed_results(&self) -> impl Iterator<Item = Tensor<'g>> {
+        self.kept.iter().map(|kept| self.wrap(kept.root().as_ptr()))
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::ggml_cgraph {
@@ -527,195 +459,11 @@ impl<'g> Graph<'g> {
             false => Error::Ggml("a run cannot be planned"),
         })
     }
-
-    /// Gives every tensor its place in `memory`: this graph's own part starts at `kept`, the shared part at `scratch`.
-    ///
-    /// # Panics
-    /// If the plan is not for this graph or `memory` is smaller than it demands.
-    pub fn bind<'m>(
-        self,
-        plan: &MemoryPlan,
-        memory: &'m mut AlignedBuffer,
-        kept: usize,
-        scratch: usize,
-    ) -> BoundGraph<'g, 'm> {
-        assert!(kept + plan.kept_bytes() <= memory.len() && scratch + plan.scratch_bytes() <= memory.len());
-        assert_eq!(
-            (plan.inputs.len(), plan.steps.len()),
-            (self.inputs.len(), self.len()),
-            "another graph's plan"
-        );
-        let base = memory.as_mut_ptr();
-        let place = |tensor: NonNull<sys::ggml_tensor>, slot: &Slot| {
-            // SAFETY: nothing refers to the tensor, and its memory lies within `memory`: the plan's parts do, as checked
-            // above, and the tensor is no larger than its slot.
-            unsafe {
-                let raw = tensor.as_ptr();
-                let data = match slot.place {
-                    Place::Viewed => {
-                        let viewed = (*raw).view_src;
-                        assert!(
-                            !viewed.is_null() && !(*viewed).data.is_null(),
-                            "a view of memory with a place"
-                        );
-                        (*viewed).data.cast::<u8>().add((*raw).view_offs)
-                    }
-                    Place::Kept(offset) => base.add(kept + offset),
-                    Place::Scratch(offset) => base.add(scratch + offset),
-                };
-                assert!(
-                    slot.place == Place::Viewed || sys::ggml_nbytes(raw) <= slot.bytes,
-                    "a larger graph's plan"
-                );
-                (*raw).data = data.cast();
-            }
-        };
-        for (input, slot) in self.inputs.iter().zip(&plan.inputs) {
-            place(input.raw, slot);
-        }
-        for (node, slot) in self.nodes().zip(&plan.steps) {
-            place(node, slot);
-        }
-        BoundGraph { graph: self, memory }
-    }
 }
 
 impl<'g> Tensor<'g> {
     /// The tensor whose memory this one lies in.
     pub(super) fn root(&self) -> NonNull<sys::ggml_tensor> {
         NonNull::new(self.get().view_src).unwrap_or(self.raw)
-    }
-}
-
-fn assert_repeats(small: Tensor<'_>, large: Tensor<'_>) {
-    let fits = large.dims().iter().zip(small.dims()).all(|(large, small)| large.is_multiple_of(small));
-    assert!(fits, "shapes {:?} and {:?} of an element-wise operation", large.dims(), small.dims());
-}
-
-/// A graph whose tensors have their memory.
-pub(crate) struct BoundGraph<'g, 'm> {
-    graph: Graph<'g>,
-    memory: &'m mut AlignedBuffer,
-}
-
-impl<'g> BoundGraph<'g, '_> {
-    /// Where a tensor of the graph without gaps lies.
-    ///
-    /// # Panics
-    /// If it has gaps, or does not lie in the graph's memory.
-    pub fn region(&self, tensor: Tensor<'g>) -> Region {
-        let (start, len) = (self.memory.as_slice().as_ptr().addr(), self.memory.len());
-        let offset = tensor.get().data.addr().checked_sub(start).filter(|offset| *offset < len);
-        assert!(tensor.is_contiguous(), "a region without gaps");
-        Region { offset: offset.expect("memory of this graph"), elements: tensor.elements() }
-    }
-
-    /// The numbers of an f32 input, to fill.
-    pub fn f32s_mut(&mut self, input: Tensor<'g>) -> &mut [f32] {
-        let region = self.region(input);
-        self.memory.f32s_mut(region.offset, region.elements)
-    }
-
-    /// Fills an input of indices.
-    ///
-    /// # Panics
-    /// If there are not as many indices as the input has room for.
-    pub fn set_indices(&mut self, input: Tensor<'g>, indices: impl ExactSizeIterator<Item = u32>) {
-        let region = self.region(input);
-        assert_eq!(indices.len(), region.elements, "as many indices as the input has");
-        let bytes = &mut self.memory.as_mut_slice()[region.offset..][..4 * region.elements];
-        for (bytes, index) in bytes.as_chunks_mut().0.iter_mut().zip(indices) {
-            *bytes = index.to_ne_bytes();
-        }
-    }
-
-    /// Copies what another graph has left in the same memory into an f32 input.
-    ///
-    /// # Panics
-    /// If the sizes differ.
-    pub fn copy(&mut self, from: Region, input: Tensor<'g>) {
-        let to = self.region(input);
-        assert_eq!(from.elements, to.elements, "as many numbers as the input has");
-        let bytes = from.offset..from.offset + 4 * from.elements;
-        self.memory.as_mut_slice().copy_within(bytes, to.offset);
-    }
-
-    /// Runs the operations, and asks before the first and after each whether to give up. Returns false if somebody wanted to.
-    ///
-    /// # Errors
-    /// [`Error::Ggml`] if ggml reports a failure, or `work` is smaller than [`Graph::work_bytes`] says.
-    ///
-    /// # Panics
-    /// If `give_up` does.
-    pub fn compute(
-        &mut self,
-        pool: &mut ThreadPool,
-        work: &mut AlignedBuffer,
-        give_up: &(dyn Fn() -> bool + Sync),
-    ) -> Result<bool, Error> {
-        /// Who is asked, and what a panic of theirs said.
-        struct Asked<'a> {
-            give_up: &'a (dyn Fn() -> bool + Sync),
-            panic: Mutex<Option<Box<dyn Any + Send>>>,
-        }
-        unsafe extern "C" fn ask(asked: *mut c_void) -> bool {
-            // SAFETY: points to the variable below, which outlives the computation.
-            let asked = unsafe { &*asked.cast::<Asked<'_>>() };
-            // A panic must not unwind through ggml.
-            catch_unwind(AssertUnwindSafe(asked.give_up)).unwrap_or_else(|panic| {
-                asked.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-                true
-            })
-        }
-        if give_up() {
-            return Ok(false);
-        }
-        let asked = Asked { give_up, panic: Mutex::new(None) };
-        let mut plan = self.graph.compute_plan(pool.threads(), pool.as_ptr())?;
-        if plan.work_size > work.len() {
-            return Err(Error::Ggml("a run needs more work memory than its limits said"));
-        }
-        plan.work_data = work.as_mut_ptr();
-        plan.abort_callback = Some(ask);
-        plan.abort_callback_data = (&raw const asked).cast_mut().cast();
-        // SAFETY: every tensor has memory of its size within `self.memory` or the model's storage, the work memory is
-        // large enough, and pool, work and memory are borrowed exclusively until the call returns.
-        let status = unsafe { sys::ggml_graph_compute(self.graph.graph.as_ptr(), &mut plan) };
-        if let Some(panic) = asked.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(panic);
-        }
-        match status {
-            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(true),
-            sys::ggml_status::GGML_STATUS_ABORTED => Ok(false),
-            sys::ggml_status::GGML_STATUS_ALLOC_FAILED => Err(Error::Ggml("out of memory")),
-            _ => Err(Error::Ggml("the computation failed")),
-        }
-    }
-}
-
-impl Region {
-    /// That many numbers, so many bytes from the start of the memory.
-    pub fn new(offset: usize, elements: usize) -> Self {
-        Region { offset, elements }
-    }
-
-    /// Where it begins, from the start of the memory.
-    pub fn offset(self) -> usize {
-        self.offset
-    }
-
-    /// The bytes that it takes there.
-    pub fn bytes(self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.elements * size_of::<f32>()
-    }
-
-    /// The numbers that lie there, to write.
-    pub fn write(self, memory: &mut AlignedBuffer) -> &mut [f32] {
-        memory.f32s_mut(self.offset, self.elements)
-    }
-
-    /// The numbers that lie there.
-    pub fn read(self, memory: &AlignedBuffer) -> &[f32] {
-        memory.f32s(self.offset, self.elements)
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! Tensors ─► Graph (operations) ─► MemoryPlan (offsets) ─► BoundGraph ─► compute on a ThreadPool
+//!                                                       └► DeviceGraph ─► compute on a Backend, or by a Scheduler on it and the CPU
 //! ```
 
 mod buffer;
@@ -16,6 +17,7 @@ mod graph;
 mod memory_plan;
 mod pages;
 mod quantize;
+mod scheduler;
 mod tensors;
 mod threads;
 
@@ -25,11 +27,12 @@ pub(crate) use cpu::check_cpu;
 pub use cpu::cpu_features;
 pub(crate) use device::{Backend, DeviceBuffer};
 pub use device::{Device, DeviceInfo, devices};
-pub(crate) use device_graph::{DeviceGraph, DeviceMemory};
-pub(crate) use graph::{BoundGraph, Graph, GraphMemory, Region, Tensor};
+pub(crate) use device_graph::{DeviceGraph, DeviceMemory, Places};
+pub(crate) use graph::{BoundGraph, Described, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub(crate) use pages::{lock, release, touch};
 pub use quantize::{dequantize, quantize, quantize_with_importance};
+pub(crate) use scheduler::{Scheduler, Timed};
 pub(crate) use tensors::Tensors;
 pub use threads::MAX_THREADS;
 pub(crate) use threads::{ThreadPool, check_threads};

@@ -86,7 +86,8 @@ pub struct MemoryPlan {
     pub tokenizer: usize,
     /// The answers' texts.
     pub labels: usize,
-    /// The list of tensors, and the threads' stacks, as far as they are used.
+    /// The list of tensors, and the threads' stacks, as far as they are used; and what the CPU computes for a device that lacks an
+    /// operation.
     pub other: usize,
 }
 
@@ -129,7 +130,7 @@ fn plan_of(model: &Model, options: &SessionOptions, way: Way, engine: &EnginePla
         session: engine.session_bytes() + picture_bytes(model, options),
         tokenizer: model.tokenizer_bytes(),
         labels: model.label_bytes(),
-        other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES,
+        other: model.tensor_count() * TENSOR_BYTES + options.threads * STACK_BYTES + engine.host_bytes(),
     }
 }
 

@@ -16,13 +16,17 @@ pub struct Arguments {
     /// The GPUs to compile for, as LXMERT_CUDA_ARCH names them; 87 is a Jetson Orin's.
     #[arg(long, value_name = "LIST", default_value = "87")]
     arch: String,
+    /// Another backend for the same programs, such as vulkan.
+    #[arg(long, value_name = "BACKEND")]
+    also: Vec<String>,
 }
 
 pub fn build(arguments: &Arguments) -> Result<()> {
     let toolkit = toolkit()?;
+    let backends = [&["cuda".to_owned()], &arguments.also[..]].concat();
     let cargo = |task: &str| {
         let mut cargo = cargo();
-        cargo.args([task, "--release", "--features", "cuda"]);
+        cargo.args([task, "--release", "--features", &backends.join(",")]);
         cargo.env("CUDA_PATH", &toolkit).env("LXMERT_CUDA_ARCH", &arguments.arch);
         cargo
     };
@@ -39,7 +43,10 @@ pub fn build(arguments: &Arguments) -> Result<()> {
     let mut program = Command::new(target_directory()?.join("release/lxmert-vqa"));
     let version = output_of(program.arg("--version").env("LD_LIBRARY_PATH", toolkit.join("lib")))?;
     println!("{}", version.trim_end());
-    if version.contains("cuda") { Ok(()) } else { Err("lxmert-vqa was built without CUDA".to_owned()) }
+    match backends.iter().find(|backend| !version.contains(backend.as_str())) {
+        None => Ok(()),
+        Some(backend) => Err(format!("lxmert-vqa was built without {backend}")),
+    }
 }
 
 /// NVIDIA's toolkit, installed below Cargo's target folder.

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use super::schedule::PlannedStage;
 use super::{Item, Op, Program};
+use crate::ggml::Device;
 
 /// What one kind of operation has cost so far.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OperationTime {
     /// What is computed: `product`, `attention`, `layer norm`, `prepare`, `embed`, `mean` or
-    /// `fetch`.
+    /// `fetch`; on a device, ggml's name of the operation, such as `MUL_MAT`.
     pub kind: &'static str,
     /// The tensor that it belongs to, such as `blk.0.attn_qkv.weight`.
     pub name: String,
+    /// Where it is computed: by a session on a device, on the CPU if the device lacks it.
+    pub device: Device,
     /// The time of all threads together.
     pub time: Duration,
     /// Multiplications of a weight and a number.
@@ -60,6 +63,7 @@ impl Program {
         let entry = |(op, counter): (&Op, &Counter)| OperationTime {
             kind: op.kind(),
             name: counter.name.clone(),
+            device: Device::Cpu,
             time: Duration::from_nanos(counter.nanoseconds.load(Ordering::Relaxed)),
             multiplications: counter.multiplications.load(Ordering::Relaxed),
         };

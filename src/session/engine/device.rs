@@ -2,18 +2,23 @@
 //!
 //! Weights, scratch and the encoded images stay there. A stage's inputs go up in one copy, its results come down in one; a graph is built for
 //! the first run of its shape, and used again by all later ones.
+//!
+//! Where the device lacks an operation, or each is to be timed, ggml's scheduler runs the graphs: it splits them between the device and the
+//! CPU, and places what lies between inputs and results. It cannot run a graph twice, so one is built for each run then.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Mask, Masks, copy_rows, fill_mask};
 use crate::Error;
 use crate::ggml::{
-    ALIGNMENT, AlignedBuffer, Backend, Device, DeviceGraph, DeviceMemory, Graph, GraphMemory, MemoryPlan,
-    Region, Tensors,
+    ALIGNMENT, AlignedBuffer, Backend, Described, Device, DeviceGraph, DeviceMemory, Graph, GraphMemory,
+    MemoryPlan, Places, Region, Scheduler, Tensors, Timed,
 };
-use crate::kernels;
-use crate::model::{Masked, Model, Output, Shape, WordKind, image_stage, node_limit, question_stage};
+use crate::kernels::{self, OperationTime};
+use crate::model::{Config, Masked, Model, Output, Shape, WordKind, image_stage, node_limit, question_stage};
 use crate::session::inputs::{ImageInput, QuestionInput, Text};
 use crate::session::stop::Stop;
 use crate::session::{SessionOptions, limit_bytes};
@@ -28,9 +33,13 @@ const STREAM: usize = 5;
 
 /// A started device, and planned graphs.
 pub(in crate::session) struct DevicePlan {
+    /// What runs the graphs that the device does not run as they are. Freed before the device is.
+    scheduler: Option<Scheduler>,
     backend: Backend,
     tensors: Arc<Tensors>,
     plans: Plans,
+    /// The operations that the device lacks, by ggml's names.
+    missing: BTreeSet<&'static str>,
     /// Bytes of the descriptions of all graphs, of that of the device's memory, of what is copied, and of a row of embeddings.
     parts: [usize; 4],
     weight_bytes: usize,
@@ -45,6 +54,8 @@ struct Plans {
     image: MemoryPlan,
     question: MemoryPlan,
     outputs: Vec<Output>,
+    /// Bytes on the device and on the CPU that a scheduler takes instead of scratch, if one runs the graphs.
+    scheduled: Option<[usize; 2]>,
 }
 
 impl Plans {
@@ -52,14 +63,26 @@ impl Plans {
         self.image.kept_bytes() + self.question.kept_bytes()
     }
 
+    /// Bytes of the session's block on the device.
+    fn block_bytes(&self) -> usize {
+        let scratch = self.image.scratch_bytes().max(self.question.scratch_bytes());
+        self.copied_bytes() + if self.scheduled.is_some() { 0 } else { scratch }
+    }
+
+    /// Bytes on the device.
     fn bytes(&self) -> usize {
-        self.copied_bytes() + self.image.scratch_bytes().max(self.question.scratch_bytes())
+        self.block_bytes() + self.scheduled.map_or(0, |[device, _]| device)
+    }
+
+    /// Where the graphs' shared scratch begins, if it is planned.
+    fn scratch(&self) -> Option<usize> {
+        self.scheduled.is_none().then(|| self.copied_bytes())
     }
 }
 
 impl DevicePlan {
     pub fn new(model: &Model, options: &SessionOptions, device: Device) -> Result<Self, Error> {
-        let backend = Backend::new(device)?;
+        let backend = Backend::new(device, options.lacking)?;
         let config = model.config();
         let tensors = match model.on_device(device) {
             Some(tensors) => tensors,
@@ -74,15 +97,31 @@ impl DevicePlan {
         let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
         let masked = Masked { text: true, visual: true };
         let outputs = options.outputs.clone();
-        let mut plan = |build: &dyn Fn(&mut Graph<'_>)| {
+        let stages: [&dyn Fn(&mut Graph<'_>); 2] =
+            [&|graph| drop(image_stage(graph, config, shape, masked, &outputs)), &|graph| {
+                drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Summed))
+            }];
+        let mut missing = BTreeSet::new();
+        let [image, question] = stages.map(|build| {
             let mut graph = Graph::new(&mut room, &tensors);
+            graph.keep_on(&backend);
             build(&mut graph);
+            missing.append(&mut backend.missing(&graph));
             backend.plan(&graph)
-        };
-        let image = plan(&|graph| drop(image_stage(graph, config, shape, masked, &outputs)))?;
-        let question =
-            plan(&|graph| drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Summed)))?;
-        let plans = Plans { image, question, outputs };
+        });
+        let mut scheduler = None;
+        if options.profile || !missing.is_empty() {
+            let scheduler = scheduler.insert(Scheduler::new(&backend, nodes, options.threads)?);
+            for build in stages {
+                let mut graph = Graph::new(&mut room, &tensors);
+                graph.keep_on(&backend);
+                build(&mut graph);
+                // It has to be done to know what it takes.
+                scheduler.reserve(&backend, graph)?;
+            }
+        }
+        let scheduled = scheduler.as_ref().map(|scheduler| scheduler.bytes(&backend));
+        let plans = Plans { image, question, outputs, scheduled };
         limit_bytes(model, plans.bytes())?;
         let row = config.hidden_size * size_of::<f32>();
         let parts = [
@@ -92,7 +131,7 @@ impl DevicePlan {
             row,
         ];
         let weight_bytes = tensors.device_bytes(&backend);
-        Ok(DevicePlan { backend, tensors, plans, parts, weight_bytes })
+        Ok(DevicePlan { scheduler, backend, tensors, plans, missing, parts, weight_bytes })
     }
 
     /// Bytes of the session's block on the host.
@@ -105,6 +144,11 @@ impl DevicePlan {
         self.weight_bytes + self.plans.bytes()
     }
 
+    /// Bytes on the host beside the session's block.
+    pub fn host_bytes(&self) -> usize {
+        self.plans.scheduled.map_or(0, |[_, cpu]| cpu)
+    }
+
     pub fn device(&self) -> Device {
         self.backend.device()
     }
@@ -112,6 +156,7 @@ impl DevicePlan {
 
 /// A device with everything that runs there. What lies there is freed before the device is.
 pub(in crate::session) struct DeviceEngine {
+    scheduler: Option<Scheduler>,
     image: Graphs,
     question: Graphs,
     memory: DeviceMemory,
@@ -127,6 +172,8 @@ pub(in crate::session) struct DeviceEngine {
     stream: Option<Region>,
     /// Their mask, without what is padding.
     visual_mask: Vec<f32>,
+    /// What the operations of either stage have cost, in a session that is to tell.
+    profile: Option<[Vec<OperationTime>; 2]>,
 }
 
 /// The graphs of a stage, that used last at the end.
@@ -143,14 +190,17 @@ struct Built {
 }
 
 impl Graphs {
-    /// The graph of that shape, which `build` makes if there is none, in room that another one gives up if need be.
+    /// The graph of that shape, which `build` makes if there is none or graphs do not `serve_again`, in room that another one gives up if
+    /// need be.
     fn get(
         &mut self,
         shape: Shape,
         masked: Masked,
+        serve_again: bool,
         build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), Error>,
     ) -> Result<&mut Built, Error> {
-        let found = self.graphs.iter().position(|built| built.shape == shape && built.masked == masked);
+        let serves = |built: &Built| serve_again && built.shape == shape && built.masked == masked;
+        let found = self.graphs.iter().position(serves);
         let built = match found {
             Some(n) => self.graphs.remove(n),
             None => {
@@ -181,7 +231,11 @@ impl DeviceEngine {
         plan: DevicePlan,
         memory: AlignedBuffer,
     ) -> Result<Self, Error> {
-        let DevicePlan { backend, tensors, plans, parts, .. } = plan;
+        let DevicePlan { backend, tensors, plans, scheduler, missing, parts, .. } = plan;
+        if !missing.is_empty() {
+            let missing: Vec<_> = missing.into_iter().collect();
+            log::warn!("{} lacks {}: the CPU computes it", backend.device(), missing.join(", "));
+        }
         let ready = |share| options.progress.as_ref().is_none_or(|progress| progress(share));
         let tensors = model.upload(&backend, tensors, &ready)?;
         model.load_tables()?;
@@ -191,8 +245,9 @@ impl DeviceEngine {
         let rooms = rooms.into_iter().map(|room| GraphMemory::new(nodes, room));
         let mut image = rooms.collect::<Result<Vec<_>, _>>()?;
         let question = image.split_off(IMAGE_GRAPHS);
-        let memory = DeviceMemory::new(&backend, plans.copied_bytes(), plans.bytes(), description)?;
+        let memory = DeviceMemory::new(&backend, plans.copied_bytes(), plans.block_bytes(), description)?;
         Ok(DeviceEngine {
+            scheduler,
             image: Graphs { graphs: Vec::with_capacity(IMAGE_GRAPHS), free: image },
             question: Graphs { graphs: Vec::with_capacity(QUESTION_GRAPHS), free: question },
             memory,
@@ -204,7 +259,13 @@ impl DeviceEngine {
             row,
             stream: None,
             visual_mask: Vec::new(),
+            profile: options.profile.then(Default::default),
         })
+    }
+
+    /// What each operation has cost.
+    pub fn profile(&self) -> Vec<OperationTime> {
+        self.profile.iter().flatten().flatten().cloned().collect()
     }
 
     pub fn memory(&self) -> &AlignedBuffer {
@@ -226,13 +287,10 @@ impl DeviceEngine {
         self.stream = None;
         let config = self.model.config();
         let masked = Masked { visual: mask.is_some(), text: false };
-        let Self { image, plans, tensors, backend, memory, host, .. } = self;
-        let built = image.get(shape, masked, |room| {
-            let starts = [0, plans.copied_bytes()];
-            DeviceGraph::new(room, tensors, backend, memory, &plans.image, starts, None, |graph| {
-                let stage = image_stage(graph, config, shape, masked, &plans.outputs);
-                stage.results.iter().map(|(output, _)| *output).collect()
-            })
+        let Self { scheduler, image, plans, tensors, backend, memory, host, profile, .. } = self;
+        let builder = Builder { config, plans, tensors, backend, memory };
+        let built = image.get(shape, masked, scheduler.is_none(), |room| {
+            builder.image(room, shape, masked, profile.is_some())
         })?;
         let [features, boxes, mask_input] = built.graph.inputs[..] else {
             unreachable!("the stage's inputs")
@@ -249,7 +307,8 @@ impl DeviceEngine {
         // The stream, which the next stage reads where it is, is demanded last.
         let (stream, results) = built.graph.results.split_last().expect("a stream");
         let (stream, results) = (*stream, span(results.iter().copied()));
-        run(&mut built.graph, memory, backend, host, [inputs, results], stop)?;
+        let way = Runner { scheduler: scheduler.as_mut(), profile: profile.as_mut().map(|[image, _]| image) };
+        way.run(&mut built.graph, memory, backend, host, [inputs, results], stop)?;
         self.stream = Some(stream);
         self.visual_mask.clear();
         let rows = mask
@@ -268,15 +327,12 @@ impl DeviceEngine {
     ) -> Result<(), Error> {
         let stream = self.stream.ok_or(Error::NoImage)?;
         let masked = Masked { text: masks.text.is_some(), visual: masks.visual };
-        let Self { question, plans, tensors, backend, memory, host, row, model, visual_mask, .. } = self;
+        let Self { scheduler, question, plans, tensors, backend, memory, host, row, model, .. } = self;
+        let (visual_mask, profile) = (&self.visual_mask, &mut self.profile);
         let config = model.config();
-        let built = question.get(shape, masked, |room| {
-            let starts = [plans.image.kept_bytes(), plans.copied_bytes()];
-            let stream = Some((STREAM, stream.offset()));
-            DeviceGraph::new(room, tensors, backend, memory, &plans.question, starts, stream, |graph| {
-                let stage = question_stage(graph, config, shape, masked, &plans.outputs, WordKind::Summed);
-                stage.results.iter().map(|(output, _)| *output).collect()
-            })
+        let builder = Builder { config, plans, tensors, backend, memory };
+        let built = question.get(shape, masked, scheduler.is_none(), |room| {
+            builder.question(room, shape, masked, stream.offset(), profile.is_some())
         })?;
         let [words, _, _, text_mask, visual, _] = built.graph.inputs[..] else {
             unreachable!("the stage's inputs")
@@ -304,7 +360,60 @@ impl DeviceEngine {
             inputs = span([words, text_mask, visual]);
         }
         let results = span(built.graph.results.iter().copied());
-        run(&mut built.graph, memory, backend, host, [inputs, results], stop)
+        let profile = profile.as_mut().map(|[_, question]| question);
+        let way = Runner { scheduler: scheduler.as_mut(), profile };
+        way.run(&mut built.graph, memory, backend, host, [inputs, results], stop)
+    }
+}
+
+/// What graphs are built from.
+struct Builder<'a> {
+    config: &'a Config,
+    plans: &'a Plans,
+    tensors: &'a Arc<Tensors>,
+    backend: &'a Backend,
+    memory: &'a DeviceMemory,
+}
+
+impl Builder<'_> {
+    /// The first stage's graph, and the outputs among its results.
+    fn image(
+        &self,
+        room: GraphMemory,
+        shape: Shape,
+        masked: Masked,
+        describes: bool,
+    ) -> Result<(DeviceGraph, Vec<Output>), Error> {
+        let Self { config, plans, tensors, backend, memory } = *self;
+        let places =
+            Places { memory, plan: &plans.image, kept: 0, scratch: plans.scratch(), elsewhere: None };
+        DeviceGraph::new(room, tensors, backend, &places, describes, |graph| {
+            let stage = image_stage(graph, config, shape, masked, &plans.outputs);
+            stage.results.iter().map(|(output, _)| *output).collect()
+        })
+    }
+
+    /// The second stage's, which reads the vision stream at that offset.
+    fn question(
+        &self,
+        room: GraphMemory,
+        shape: Shape,
+        masked: Masked,
+        stream: usize,
+        describes: bool,
+    ) -> Result<(DeviceGraph, Vec<Output>), Error> {
+        let Self { config, plans, tensors, backend, memory } = *self;
+        let places = Places {
+            memory,
+            plan: &plans.question,
+            kept: plans.image.kept_bytes(),
+            scratch: plans.scratch(),
+            elsewhere: Some((STREAM, stream)),
+        };
+        DeviceGraph::new(room, tensors, backend, &places, describes, |graph| {
+            let stage = question_stage(graph, config, shape, masked, &plans.outputs, WordKind::Summed);
+            stage.results.iter().map(|(output, _)| *output).collect()
+        })
     }
 }
 
@@ -314,22 +423,113 @@ fn span(regions: impl IntoIterator<Item = Region>) -> Range<usize> {
     bytes.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end)).unwrap_or_default()
 }
 
-/// Copies the inputs up, computes, and copies the results down, unless somebody gives up before or after.
-fn run(
-    graph: &mut DeviceGraph,
-    memory: &DeviceMemory,
-    backend: &mut Backend,
-    host: &mut AlignedBuffer,
-    [inputs, results]: [Range<usize>; 2],
-    stop: &Stop,
-) -> Result<(), Error> {
-    if stop.is_wanted() {
-        return Err(stop.error());
+/// What runs graphs: the device, unless there is a scheduler; and where what the operations cost is added up, if anybody wants to know.
+struct Runner<'a> {
+    scheduler: Option<&'a mut Scheduler>,
+    profile: Option<&'a mut Vec<OperationTime>>,
+}
+
+impl Runner<'_> {
+    /// Copies the inputs up, computes, and copies the results down, unless somebody gives up before or after.
+    fn run(
+        self,
+        graph: &mut DeviceGraph,
+        memory: &DeviceMemory,
+        backend: &mut Backend,
+        host: &mut AlignedBuffer,
+        [inputs, results]: [Range<usize>; 2],
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        if stop.is_wanted() {
+            return Err(stop.error());
+        }
+        memory.upload(backend, host, inputs)?;
+        match (self.scheduler, self.profile) {
+            (None, _) => graph.compute(backend)?,
+            (Some(scheduler), None) => scheduler.compute(backend, graph, None)?,
+            (Some(scheduler), Some(profile)) => {
+                let mut times = Vec::new();
+                scheduler.compute(backend, graph, Some(&mut times))?;
+                if times.len() != graph.described.len() {
+                    return Err(backend.failed("operations of the profile were not run one by one"));
+                }
+                add(profile, backend.device(), &graph.described, &times);
+            }
+        }
+        if !results.is_empty() {
+            memory.download(backend, host, results)?;
+        }
+        if stop.is_wanted() { Err(stop.error()) } else { Ok(()) }
     }
-    memory.upload(backend, host, inputs)?;
-    graph.compute(backend)?;
-    if !results.is_empty() {
-        memory.download(backend, host, results)?;
+}
+
+/// Adds a run's times to those before. What another shape or mask computes beside the operations so far comes between them.
+fn add(profile: &mut Vec<OperationTime>, device: Device, described: &[Described], times: &[Timed]) {
+    let mut at = 0;
+    for (operation, timed) in described.iter().zip(times) {
+        let same = |sum: &OperationTime| sum.kind == operation.kind && sum.name == operation.name;
+        at = match profile[at..].iter().position(same) {
+            Some(further) => at + further,
+            None => {
+                let new = OperationTime {
+                    kind: operation.kind,
+                    name: operation.name.clone(),
+                    device,
+                    time: Duration::ZERO,
+                    multiplications: 0,
+                };
+                profile.insert(at, new);
+                at
+            }
+        };
+        let sum = &mut profile[at];
+        sum.time += timed.time;
+        sum.multiplications += operation.multiplications;
+        if timed.on_cpu {
+            sum.device = Device::Cpu;
+        }
+        at += 1;
     }
-    if stop.is_wanted() { Err(stop.error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+    use crate::session::engine::Engine;
+
+    /// The scores of a question about two regions.
+    fn ask(session: &mut Session) -> Result<Vec<f32>, Error> {
+        let features = vec![0.5; 2 * session.model().config().visual_feat_dim];
+        session.encode_regions(2, &features, &[0.1, 0.1, 0.5, 0.5, 0.2, 0.2, 0.9, 0.9])?;
+        Ok(session.ask_tokens(&[1, 2, 3])?.logits().to_vec())
+    }
+
+    #[test]
+    fn a_session_fails_once_its_device_is_lost_and_one_on_the_cpu_takes_its_place() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/easy-vqa/easy-vqa-q8_0.gguf");
+        let model = Model::open(file).unwrap();
+        let session = |device| {
+            let mut options = SessionOptions::new(&model);
+            (options.device, options.lowering) = (device, crate::Lowering::Ggml);
+            Session::new(&model, options).unwrap()
+        };
+        let mut on_device = session(Device::Emulated);
+        let expected = ask(&mut on_device).unwrap();
+        let Engine::Device(engine) = &on_device.engine else { panic!("another engine") };
+        let problem = engine.backend.lose(c"it fell off the bus");
+        assert!(problem.to_string().contains("it fell off the bus"), "{problem}");
+        for _ in 0..2 {
+            let error = ask(&mut on_device).unwrap_err();
+            assert!(matches!(error, Error::Device { .. }), "{error}");
+            assert!(
+                error.to_string().contains("emulated") && error.to_string().contains("it was lost"),
+                "{error}"
+            );
+        }
+        drop(on_device);
+        let found = ask(&mut session(Device::Cpu)).unwrap();
+        let close = |(found, expected): (&f32, &f32)| (found - expected).abs() < 1e-3;
+        assert!(found.iter().zip(&expected).all(close), "{found:?} {expected:?}");
+    }
 }

@@ -120,7 +120,6 @@ fn device(model: &Model, options: &SessionOptions, observed: bool) -> Result<Opt
         ("lowering", !matches!(options.lowering, Lowering::Fastest | Lowering::Ggml)),
         ("cpus", options.cpus.is_some()),
         ("residency", !matches!(options.residency, Residency::Auto | Residency::Device)),
-        ("profile", options.profile),
     ];
     let wish = for_cpu.into_iter().find(|(_, wished)| *wished).map(|(name, _)| name);
     let packed = model.packing().is_some();
@@ -269,6 +268,14 @@ impl EnginePlan {
         }
     }
 
+    /// Bytes on the host that a session takes beside its block.
+    pub fn host_bytes(&self) -> usize {
+        match self {
+            EnginePlan::Stock(_) | EnginePlan::Fused(_) => 0,
+            EnginePlan::Device(plan) => plan.host_bytes(),
+        }
+    }
+
     /// Bytes of the session's block.
     pub fn session_bytes(&self) -> usize {
         match self {
@@ -332,8 +339,9 @@ impl Engine {
     /// What each operation has cost.
     pub fn profile(&self) -> Vec<OperationTime> {
         match self {
-            Engine::Stock(_) | Engine::Device(_) => Vec::new(),
+            Engine::Stock(_) => Vec::new(),
             Engine::Fused(engine) => engine.profile(),
+            Engine::Device(engine) => engine.profile(),
         }
     }
 
