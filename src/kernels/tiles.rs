@@ -7,7 +7,7 @@ use super::{LINE, PANEL_STEP, UNIT};
 pub(super) struct Tile {
     /// The first step of the panel.
     pub panel: *const u8,
-    /// How many rows. Only AMX's functions, which are for any number, look at it.
+    /// How many rows: only AMX's functions are for any number.
     pub count: usize,
     /// The first step of the prepared rows.
     pub rows: *const u8,
@@ -33,6 +33,7 @@ pub(super) enum RowOrder {
     /// Unit after unit, those of a tile's rows side by side: for instructions that take one unit of a row, or two.
     UnitByUnit,
     /// Row after row: for instructions that take many units of each.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX takes them so"))]
     RowByRow,
 }
 

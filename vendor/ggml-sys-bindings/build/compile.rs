@@ -64,6 +64,7 @@ impl<'a> Compiler<'a> {
                 Language::C => {
                     cpu.flag("-fexceptions")
                         .define("ggml_aligned_malloc", "lxmert_ggml_aligned_malloc")
+                        .define("ggml_aligned_free", "lxmert_ggml_aligned_free")
                         .define("ggml_init", "lxmert_ggml_begin");
                     base.flag("-fexceptions")
                 }

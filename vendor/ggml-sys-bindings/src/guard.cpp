@@ -14,7 +14,7 @@ struct Aborted {};
 
 struct OutOfMemory {};
 
-// The most blocks that a call of ggml's CPU backend asks for.
+// The most blocks that ggml's CPU backend has asked for in a call and not freed: those of a pool of threads.
 constexpr size_t max_blocks = 4;
 
 struct Guard {
@@ -65,6 +65,22 @@ extern "C" void * lxmert_ggml_aligned_malloc(size_t size) {
     innermost->sizes[innermost->count] = size;
     innermost->count++;
     return block;
+}
+
+// What ggml's CPU backend has in the place of ggml_aligned_free: a call may make and free any number of pools.
+extern "C" void lxmert_ggml_aligned_free(void * block, size_t size) {
+    for (Guard * guard = innermost; guard != nullptr; guard = guard->outer) {
+        for (size_t i = 0; i < guard->count; i++) {
+            if (guard->blocks[i] == block) {
+                guard->count--;
+                guard->blocks[i] = guard->blocks[guard->count];
+                guard->sizes[i] = guard->sizes[guard->count];
+                ggml_aligned_free(block, size);
+                return;
+            }
+        }
+    }
+    ggml_aligned_free(block, size);
 }
 
 // What ggml's CPU backend has in the place of ggml_init: each run makes a context there, only so that the clock is set, and would abort
