@@ -168,9 +168,11 @@ impl Map {
             let word = (end - 1) / 64;
             // The bits of this word that lie in the range, moved to its top.
             let bits = self.used[word] << (63 - (end - 1) % 64);
-            let unit = end - 1 - bits.leading_zeros() as usize;
-            if bits != 0 && unit >= from {
-                return Some(unit);
+            if bits != 0 {
+                let unit = end - 1 - bits.leading_zeros() as usize;
+                if unit >= from {
+                    return Some(unit);
+                }
             }
             end = word * 64;
         }
