@@ -199,8 +199,8 @@ pub enum Error {
     },
     /// No way to run fits the memory budget.
     #[error(
-        "no way to run fits a memory budget of {}MiB: the smallest that would do is {}MiB",
-        budget >> 20,
+        "no way to run fits a memory budget of {}: the smallest that would do is {}MiB",
+        size(*budget),
         smallest.div_ceil(1 << 20)
     )]
     Budget {
@@ -230,6 +230,14 @@ pub enum Error {
     /// ggml reported a failure that no input should cause.
     #[error("ggml failed: {0}; this is a fault of the program, please report it")]
     Ggml(&'static str),
+}
+
+/// A number of bytes as it was likely named: in MiB, or in bytes where it is less than one.
+fn size(bytes: usize) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        mebibytes => format!("{mebibytes}MiB"),
+    }
 }
 
 impl Error {

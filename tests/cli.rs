@@ -271,6 +271,19 @@ fn refused(change: impl Fn(&mut RawTensors), arguments: &[&str]) -> String {
 }
 
 #[test]
+fn run_tells_its_plan_without_a_file_to_write() {
+    let directory = TempDir::new().unwrap();
+    let (model, case) = (directory.path().join("model.gguf"), root("tests/golden/qa-small"));
+    convert(&case, TensorType::Q8_0, &model);
+    let mut run = program(env!("CARGO_BIN_EXE_lxmert-run"));
+    run.arg("--model").arg(&model).arg("--inputs").arg(case.join("inputs.safetensors"));
+    let missing = run.output().unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("--outputs"));
+    assert!(stdout(&run.arg("--plan").output().unwrap()).contains("in all"));
+}
+
+#[test]
 fn run_names_the_tensor_at_fault() {
     let ids = |count: usize, id: i64| {
         move |tensors: &mut RawTensors| tensors.insert_i64("input_ids", &[1, count], &vec![id; count])
@@ -402,6 +415,10 @@ fn wrong_memory_options_are_refused_in_one_line() {
         (
             ["--memory-budget", "1MiB"],
             "no way to run fits a memory budget of 1MiB: the smallest that would do is",
+        ),
+        (
+            ["--memory-budget", "32"],
+            "no way to run fits a memory budget of 32 bytes: the smallest that would do is",
         ),
         (
             ["--residency", "somewhere"],

@@ -33,6 +33,7 @@ use tensors::{Tensors, in_file};
 /// [B, O]. Outputs carry Hugging Face's names; lists are written as language_hidden_states.0, .1, and so on.
 #[derive(Parser)]
 #[command(version = support::version(), arg_required_else_help = true)]
+#[command(override_usage = "lxmert-run [OPTIONS] --model <FILE> --inputs <FILE> --outputs <FILE>")]
 struct Arguments {
     /// The model, a GGUF file made by lxmert-quantize.
     #[arg(long, value_name = "FILE")]
@@ -40,9 +41,9 @@ struct Arguments {
     /// The input tensors, a safetensors file.
     #[arg(long, value_name = "FILE")]
     inputs: PathBuf,
-    /// The file to write the output tensors to.
-    #[arg(long, value_name = "FILE")]
-    outputs: PathBuf,
+    /// The file to write the output tensors to; a plan needs none.
+    #[arg(long, value_name = "FILE", required_unless_present = "plan")]
+    outputs: Option<PathBuf>,
     /// An output to write, such as pooled_output, or a whole list, such as vision_attentions; may be repeated. Without
     /// it: every final output that the model has.
     #[arg(long = "output", value_name = "NAME")]
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     memory::program_bytes();
     for (input, what) in [(&arguments.model, "the model"), (&arguments.inputs, "the input tensors")] {
-        if is_same_file(input, &arguments.outputs) {
+        if arguments.outputs.as_ref().is_some_and(|outputs| is_same_file(input, outputs)) {
             return Err(format!("{}: would be written over, but holds {what}", input.display()).into());
         }
     }
@@ -86,9 +87,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     options.inputs_embeds = matches!(inputs.text, Text::Embeddings(_));
     options.outputs = outputs;
     arguments.computing.apply(&mut options)?;
-    let Some(mut session) = arguments.computing.session(&model, options)? else { return Ok(()) };
+    let (Some(mut session), Some(outputs)) =
+        (arguments.computing.session(&model, options)?, &arguments.outputs)
+    else {
+        // Only a plan was asked for.
+        return Ok(());
+    };
     session.run(&inputs).map_err(in_file(&arguments.inputs))?;
-    write(&session, &arguments.outputs).map_err(in_file(&arguments.outputs))
+    write(&session, outputs).map_err(in_file(outputs))
 }
 
 fn wanted(arguments: &Arguments, config: &Config) -> Result<Vec<Output>, Box<dyn Error>> {

@@ -3,6 +3,7 @@
 use std::io::{self, Cursor};
 use std::path::Path;
 
+use ::image::error::LimitErrorKind;
 use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use super::{Error, features::read_bounded};
@@ -65,7 +66,10 @@ pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Er
     decoder.max_alloc = Some(limits.image_memory_bytes as u64);
     reader.limits(decoder);
     let image = reader.decode().map_err(|error| match error {
-        ImageError::Limits(_) => too_large(&limits),
+        ImageError::Limits(error) => match error.kind() {
+            LimitErrorKind::DimensionError => too_long(&limits),
+            _ => too_much_memory(&limits),
+        },
         error => {
             let text = error.to_string();
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -88,20 +92,20 @@ const PIXEL_BYTES: usize = 11;
 /// does, which takes no for an answer only here and there.
 fn check_pixels(pixels: u64, limits: &Limits) -> Result<(), Error> {
     if pixels.saturating_mul(3) > limits.image_memory_bytes as u64 {
-        return Err(too_large(limits));
+        return Err(too_much_memory(limits));
     }
     let bytes = (pixels as usize).saturating_mul(PIXEL_BYTES).min(limits.image_memory_bytes);
     reserve::probe(bytes, "the image").map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     Ok(())
 }
 
-fn too_large(limits: &Limits) -> Error {
-    let Limits { image_side, image_memory_bytes, .. } = limits;
-    unusable(&format!(
-        "too large; a side may have {image_side} pixels and decoding take {image_memory_bytes} bytes, or {}; {}",
-        raise!(image_side),
-        raise!(image_memory_bytes)
-    ))
+fn too_long(limits: &Limits) -> Error {
+    unusable(&format!("too large; a side may have {} pixels, or {}", limits.image_side, raise!(image_side)))
+}
+
+fn too_much_memory(limits: &Limits) -> Error {
+    let most = limits.image_memory_bytes;
+    unusable(&format!("too large; decoding may take {most} bytes, or {}", raise!(image_memory_bytes)))
 }
 
 /// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.

@@ -101,7 +101,10 @@ fn refuses_an_image_that_claims_a_huge_size() {
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
         let message = decode_image(&png).unwrap_err().to_string();
         assert!(message.starts_with("not a usable image: "), "{message}");
+        // Only the limit at fault is named.
         if width <= 16385 {
+            let limits = ["image_side", "image_memory_bytes"].map(|limit| message.contains(limit));
+            assert_eq!(limits, [height.max(width) == 16385, width == 16384], "{message}");
             assert!(message.contains("too large"), "{message}");
         }
     }

@@ -1,6 +1,6 @@
 //! The tab-separated files of many images.
 
-use lxmert::vision::load_features;
+use lxmert::vision::{FeatureOptions, load_features};
 
 use crate::helpers::{BOXES, Scratch, assert_expected, fixture, message, message_of, of_image};
 
@@ -25,6 +25,7 @@ fn lists_some_ids_when_a_tsv_file_has_not_the_one_or_none_is_given() {
         r#"has no image "fourth"; ids look like "first", "second", "third""#
     );
     let empty = Scratch::new("a.tsv", b"\n\n");
+    assert!(empty.message_with(&FeatureOptions::default()).ends_with("the file has no rows"));
     assert_eq!(
         empty.message_with(&of_image("x")),
         r#"has no image "x"; ids look like none: the file has no rows"#

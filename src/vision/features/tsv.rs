@@ -59,6 +59,7 @@ pub(super) fn read(file: impl Read, image_id: Option<&str>, limits: &Limits) -> 
         }
     }
     Err(match image_id {
+        None if known.is_empty() => Error::format(KIND, "the file has no rows"),
         None => Error::ImageIdNeeded { known },
         Some(id) => Error::UnknownImageId { id: id.into(), known },
     })

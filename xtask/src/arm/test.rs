@@ -15,7 +15,8 @@ pub struct Arguments {
     /// A CPU to run on; may be repeated [default: all].
     #[arg(long = "cpu", value_name = "NAME")]
     cpus: Vec<Cpu>,
-    /// Run the golden cases, the kernels' tests, those that compare the ways to compute, and the bare command, but no others.
+    /// Run the golden cases, the recorded answers and the bare command on each CPU, on the newest the kernels' tests and those that compare
+    /// the ways to compute, and no others.
     #[arg(long, conflicts_with = "cargo_arguments")]
     quick: bool,
     /// Where Rust's standard library for the target is from [default: rustup, or Debian where that has none].
@@ -39,11 +40,12 @@ const LEFT_OUT: [(&str, &str); 7] = [
 const TEST_SPLIT: &str = "9673 questions, of which the tests of single answers see some";
 const PEAK: &str = "the kernel counts qemu and the code that it makes with the process";
 
-/// What `--quick` runs.
-const QUICK: [&[&str]; 2] = [
-    &["--package", "lxmert", "--test", "golden", "--test", "lowerings", "--test", "same_answers"],
-    &["--package", "lxmert", "--lib", "kernels"],
-];
+/// What `--quick` runs on each CPU, with the kernels that are chosen there.
+const QUICK: &[&str] = &["--package", "lxmert", "--test", "golden", "--test", "same_answers"];
+
+/// What it runs on the CPU that has every instruction set, one after the other.
+const QUICK_SETS: [&[&str]; 2] =
+    [&["--package", "lxmert", "--test", "lowerings"], &["--package", "lxmert", "--lib", "kernels"]];
 
 /// Every package but this one, whose tests build and install for the machine that they run on.
 const ALL: [&str; 3] = ["--workspace", "--exclude", "xtask"];
@@ -52,15 +54,20 @@ pub fn test(arguments: &Arguments) -> Result<()> {
     let toolchain = Toolchain::set_up(arguments.toolchain)?;
     let cpus = if arguments.cpus.is_empty() { &Cpu::ALL[..] } else { &arguments.cpus };
     let given: Vec<&str> = arguments.cargo_arguments.iter().map(String::as_str).collect();
-    let runs: Vec<&[&str]> = match (arguments.quick, given.as_slice()) {
-        (true, _) => QUICK.to_vec(),
-        (false, []) => vec![&ALL],
-        (false, given) => vec![given],
+    let runs = |cpu: Cpu| -> Vec<&[&str]> {
+        match (arguments.quick, given.as_slice()) {
+            // The long ones first: the others end beside them.
+            (true, _) if cpu == Cpu::Max => [&QUICK_SETS[..], &[QUICK]].concat(),
+            (true, _) => vec![QUICK],
+            (false, []) => vec![&ALL],
+            (false, given) => vec![given],
+        }
     };
     let whole = !arguments.quick && given.is_empty();
 
     say(&format!("building for {TARGET}"));
-    let listed = runs.iter().map(|run| list(&toolchain, run)).collect::<Result<Vec<_>>>()?;
+    let different: BTreeSet<&[&str]> = cpus.iter().flat_map(|cpu| runs(*cpu)).collect();
+    let listed = different.into_iter().map(|run| list(&toolchain, run)).collect::<Result<Vec<_>>>()?;
     if whole {
         explain_what_is_left_out(&listed.concat())?;
     }
@@ -69,10 +76,10 @@ pub fn test(arguments: &Arguments) -> Result<()> {
     let threads = (cores / cpus.len()).max(1);
     let done = std::thread::scope(|scope| {
         let run_on = |cpu: &Cpu| {
-            let (cpu, toolchain, runs) = (*cpu, &toolchain, &runs);
+            let (cpu, toolchain, runs) = (*cpu, &toolchain, runs(*cpu));
             scope.spawn(move || {
                 let mut outcome = Outcome::new(cpu);
-                runs.iter().try_for_each(|run| outcome.add(toolchain, run, threads))?;
+                runs.into_iter().try_for_each(|run| outcome.add(toolchain, run, threads))?;
                 if arguments.quick || whole {
                     outcome.add_bare_command(toolchain);
                 }
