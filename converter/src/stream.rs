@@ -74,15 +74,16 @@ pub(crate) fn stream<T: Send>(
                 slot.run(source, tensors, &work);
             }
         };
-        if threads == 1 || before_thread().is_err() {
+        if threads == 1 {
             // Nothing would run beside it: a thread would only cost its start, once for every batch.
             run();
             drain(&mut previous, &mut sink)?;
         } else {
             thread::scope(|scope| {
                 // What a thread that the system does not give would have done is left to the others, and to this one.
-                let started =
-                    (0..threads).filter(|_| Builder::new().spawn_scoped(scope, run).is_ok()).count();
+                let start =
+                    || before_thread().is_ok_and(|()| Builder::new().spawn_scoped(scope, run).is_ok());
+                let started = (0..threads).filter(|_| start()).count();
                 let drained = drain(&mut previous, &mut sink);
                 if started == 0 {
                     run();

@@ -1,10 +1,10 @@
 //! The devices beside the CPU, as C sees them.
 
 use std::ffi::{CString, c_char};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::arguments::{Bool, Out, Versioned, count};
-use super::errors::status;
+use super::errors::{made, status};
 use super::strings::c_string;
 use super::{Failure, lxmert_status};
 
@@ -33,15 +33,25 @@ unsafe impl Versioned for lxmert_device_info {
 }
 
 /// A text that stays for as long as the library is loaded: there are as many as the machine has devices.
-pub(super) fn kept(text: &str) -> *const c_char {
-    static TEXTS: LazyLock<Mutex<Vec<CString>>> = LazyLock::new(Mutex::default);
-    let text = c_string(text);
+///
+/// # Errors
+/// Lack of memory. Nothing is kept then, least of all in the reserve.
+pub(super) fn kept(text: &str) -> Result<*const c_char, Failure> {
+    static TEXTS: Mutex<Vec<CString>> = Mutex::new(Vec::new());
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !texts.contains(&text) {
-        texts.push(text.clone());
+    if let Some(known) = texts.iter().find(|known| known.as_bytes() == text.as_bytes()) {
+        return Ok(known.as_ptr());
     }
-    // What a string points to stays where it is when the list grows.
-    texts.iter().find(|known| **known == text).expect("pushed if it was not there").as_ptr()
+    let mut longer = made(|| {
+        let mut longer = Vec::with_capacity(texts.len() + 1);
+        longer.push(c_string(text));
+        Ok(longer)
+    })?;
+    let new = longer[0].as_ptr();
+    // What a string points to stays where it is when its list does not.
+    longer.append(&mut texts);
+    *texts = longer;
+    Ok(new)
 }
 
 /// Counts the devices beside the CPU that this build drives and that are here.
@@ -56,7 +66,7 @@ pub unsafe extern "C" fn lxmert_device_count(count: *mut usize) -> lxmert_status
     status(|| {
         // SAFETY: a place for a number or NULL, by the header's rules.
         let count = unsafe { self::count("count", count) }?;
-        *count = crate::devices()?.len();
+        *count = made(|| Ok(crate::devices()?.len()))?;
         Ok(())
     })
 }
@@ -76,18 +86,21 @@ pub unsafe extern "C" fn lxmert_device_get_info(
     status(|| {
         // SAFETY: a struct of the size that it begins with or NULL, by the header's rules.
         let out = unsafe { Out::new("info", info) }?;
-        let devices = crate::devices()?;
+        let devices = made(|| Ok(crate::devices()?))?;
         let found = devices.get(index).ok_or_else(|| {
             Failure::argument(format_args!("index is {index}, and there are {} devices", devices.len()))
         })?;
-        out.write(&lxmert_device_info {
-            struct_size: size_of::<lxmert_device_info>(),
-            name: kept(&found.device.to_string()),
-            description: kept(&found.description),
-            memory: found.memory,
-            free_memory: found.free_memory,
-            integrated: found.integrated.into(),
-        });
+        let info = made(|| {
+            Ok(lxmert_device_info {
+                struct_size: size_of::<lxmert_device_info>(),
+                name: kept(&found.device.to_string())?,
+                description: kept(&found.description)?,
+                memory: found.memory,
+                free_memory: found.free_memory,
+                integrated: found.integrated.into(),
+            })
+        })?;
+        out.write(&info);
         Ok(())
     })
 }

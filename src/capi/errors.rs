@@ -111,6 +111,11 @@ impl From<Error> for Failure {
     }
 }
 
+/// Makes what a function has to tell, before it writes any of that: lack of memory is an error of the call, and its results stay as they are.
+pub(super) fn made<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    watched(Threads::This, "a result of the call", body)
+}
+
 /// Runs the body of a function so that no panic leaves it.
 pub(super) fn caught(body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     // What a panic leaves behind half done is scratch memory, which every run overwrites.

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
 use super::arguments::{self, Bool, Out, Versioned, place, places, text};
-use super::errors::status;
+use super::errors::{made, status};
 use super::handles::{Handle, Kind};
 use super::loader::{CallerFile, lxmert_loader};
 use super::strings::{CStrings, c_string};
@@ -148,8 +148,8 @@ fn in_model(error: Error) -> Failure {
     Failure::new(status, format_args!("{error}"))
 }
 
-/// Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights are mapped, not read: they take no memory that the
-/// operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
+/// Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights
+/// are mapped, not read: they take no memory that the operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
 /// process ends with SIGBUS, as with any map.
 ///
 /// On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
@@ -412,7 +412,7 @@ pub unsafe extern "C" fn lxmert_model_tokenize(
         let question = unsafe { text("question", question) }?;
         // SAFETY: room for so many ids, by the header's rules.
         let ids = unsafe { places("ids", ids, capacity) }?;
-        let found = model.model.tokenizer()?.encode(question).map_err(Error::from)?;
+        let found = made(|| Ok(model.model.tokenizer()?.encode(question).map_err(Error::from)?))?;
         *count = found.len();
         if found.len() > capacity {
             return Err(Failure::new(

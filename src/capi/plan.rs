@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use super::arguments::{Out, Versioned};
 use super::device::kept;
-use super::errors::status;
+use super::errors::{made, status};
 use super::handles::Handle;
 use super::lxmert_status;
 use super::model::{LoadedModel, lxmert_model};
@@ -70,12 +70,14 @@ pub unsafe extern "C" fn lxmert_plan(
         // SAFETY: a live handle, or NULL, by the header's rules.
         let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
         // SAFETY: options or NULL, by the header's rules.
-        let plan = model.plan(&unsafe { Given::read(model, options) }?.options)?;
+        let options = unsafe { Given::read(model, options) }?.options;
+        let plan = made(|| Ok(model.plan(&options)?))?;
+        let device = made(|| kept(&plan.device.to_string()))?;
         out.write(&lxmert_memory_plan {
             struct_size: size_of::<lxmert_memory_plan>(),
             residency: lxmert_residency::of(plan.residency) as i32,
             lowering: lowering_name(plan.lowering),
-            device: kept(&plan.device.to_string()),
+            device,
             device_bytes: plan.device_bytes,
             weights_mapped: plan.weights_mapped,
             weights_private: plan.weights_private,

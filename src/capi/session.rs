@@ -163,7 +163,7 @@ pub unsafe extern "C" fn lxmert_session_create(
                 busy: AtomicBool::new(false),
                 canceller: session.canceller(),
                 labels: loaded.labels.clone(),
-                info: about(&session),
+                info: about(&session)?,
                 last_error: Mutex::new(Line::EMPTY),
                 session: UnsafeCell::new(session),
             })
@@ -173,20 +173,20 @@ pub unsafe extern "C" fn lxmert_session_create(
     })
 }
 
-fn about(session: &Session) -> lxmert_session_info {
+fn about(session: &Session) -> Result<lxmert_session_info, Failure> {
     let options = session.options();
-    lxmert_session_info {
+    Ok(lxmert_session_info {
         struct_size: size_of::<lxmert_session_info>(),
         residency: lxmert_residency::of(session.plan().residency) as i32,
         lowering: lowering_name(session.lowering()),
-        device: kept(&session.plan().device.to_string()),
+        device: kept(&session.plan().device.to_string())?,
         max_tokens: options.max_tokens,
         max_regions: options.max_regions,
         max_batch: options.max_batch,
         threads: options.threads,
         session_bytes: session.plan().session,
         label_count: session.model().config().head.labels().unwrap_or(0),
-    }
+    })
 }
 
 /// Frees a session; NULL is fine, and does nothing. Its outputs and the texts of its answers end with it.

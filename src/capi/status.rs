@@ -18,7 +18,7 @@ pub enum lxmert_status {
     LXMERT_IO = 2,
     /// The model's file breaks a rule, is of another architecture, or is packed for other kernels.
     LXMERT_INVALID_MODEL = 3,
-    /// Memory could not be had for a block that grows with the model, the session's limits or the file.
+    /// Memory could not be had. Everything that was there before still works.
     LXMERT_OUT_OF_MEMORY = 4,
     /// More tokens, regions or pairs than the session was made for, or than the model can take, or a session of more memory than any
     /// may take (16 GiB).
@@ -111,6 +111,7 @@ impl lxmert_status {
             Error::Cancelled => LXMERT_CANCELLED,
             Error::TimeLimit { .. } => LXMERT_TIME_LIMIT,
             Error::Budget { .. } => LXMERT_BUDGET,
+            Error::Threads { source, .. } if source.kind() == ErrorKind::OutOfMemory => LXMERT_OUT_OF_MEMORY,
             Error::Threads { .. } | Error::Lock { .. } => LXMERT_SYSTEM,
             Error::Ggml(_) => LXMERT_INTERNAL,
             Error::Device { .. } => LXMERT_DEVICE,
@@ -148,5 +149,8 @@ mod tests {
         assert_eq!(lxmert_status::of(&Error::in_file("a".as_ref())(inner)), LXMERT_OUT_OF_MEMORY);
         let unread = vision::Error::Read(ErrorKind::NotFound.into());
         assert_eq!(lxmert_status::of(&Error::Vision(unread)), LXMERT_IO);
+        let threads = |kind: ErrorKind| Error::Threads { threads: 2, source: kind.into() };
+        assert_eq!(lxmert_status::of(&threads(ErrorKind::OutOfMemory)), LXMERT_OUT_OF_MEMORY);
+        assert_eq!(lxmert_status::of(&threads(ErrorKind::WouldBlock)), LXMERT_SYSTEM);
     }
 }

@@ -246,6 +246,39 @@ fn c_interface(shim: &Shim, path: &Path) {
         result
     };
     shim.refuse_each("C", &all, &|| all().unwrap());
+    c_results(shim, &path);
+}
+
+/// What a call of C writes is there when it returns LXMERT_OK, and is not when it lacked memory.
+fn c_results(shim: &Shim, path: &CStr) {
+    let mut model = null_mut();
+    // SAFETY: a text that ends with a NUL, and a place for a handle.
+    assert_eq!(unsafe { lxmert_model_open(path.as_ptr(), &mut model) }, LXMERT_OK);
+    let outcome = |status: lxmert_status, is_written: bool| match status {
+        LXMERT_OK if is_written => Ok(()),
+        LXMERT_OUT_OF_MEMORY if !is_written => Err("out of memory".to_owned()),
+        other => Err(format!("{other:?}, written: {is_written}")),
+    };
+    let tokens = || {
+        let (mut ids, mut count) = ([u32::MAX; 16], usize::MAX);
+        let question = c"what is red?".as_ptr();
+        // SAFETY: a live handle, a text that ends with a NUL, and places as large as they are said to be.
+        let status = unsafe { lxmert_model_tokenize(model, question, ids.as_mut_ptr(), ids.len(), &mut count) };
+        assert!(count > 0 || ids == [u32::MAX; 16]);
+        outcome(status, count > 0)
+    };
+    shim.refuse_each("C: tokens", &tokens, &|| tokens().unwrap());
+    let plan = || {
+        // SAFETY: numbers and pointers, for which zeros are values.
+        let mut plan = unsafe { std::mem::zeroed::<lxmert_memory_plan>() };
+        plan.struct_size = size_of::<lxmert_memory_plan>();
+        // SAFETY: a live handle, and a struct of the size that it begins with.
+        let status = unsafe { lxmert_plan(model, null(), &mut plan) };
+        outcome(status, plan.total > 0)
+    };
+    shim.refuse_each("C: plan", &plan, &|| plan().unwrap());
+    // SAFETY: a live handle that nothing uses any more.
+    unsafe { lxmert_model_free(model) };
 }
 
 /// The largest steps, of which most is in small blocks, fit into the reserve.

@@ -20,7 +20,8 @@ pub fn with<T: Send>(cpus: &[usize], action: impl FnOnce() -> T + Send) -> Resul
         Ok(action())
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, bound);
+        let started = || std::thread::Builder::new().spawn_scoped(scope, bound);
+        let thread = crate::reserve::before_thread().and_then(|()| started());
         let thread = thread.map_err(|source| Error::Threads { threads: 1, source })?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
