@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use lxmert::Limits;
 use lxmert_converter::{Checkpoint, FileType, Options, Stage, Synthetic, convert};
 use tempfile::TempDir;
 
@@ -42,7 +43,7 @@ impl Source {
 fn make(synthetic: Synthetic, file_type: FileType) -> Result<Source, Box<dyn Error>> {
     let directory = tempfile::Builder::new().prefix("lxmert-bench-").tempdir()?;
     let file = directory.path().join("model.gguf");
-    let checkpoint = Checkpoint::synthetic(&synthetic, None)?;
+    let checkpoint = Checkpoint::synthetic(&synthetic, None, &Limits::default())?;
     let bar = bar("making the model");
     convert(&checkpoint, file_type, &file, &Options::default(), &mut |progress| {
         let passed = if progress.stage == Stage::Writing { progress.total } else { 0 };

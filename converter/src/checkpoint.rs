@@ -197,9 +197,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Whatever is wrong with the labels.
-    pub fn synthetic(synthetic: &Synthetic, labels: Option<&Path>) -> Result<Self, Error> {
-        let options = Options { labels: labels.map(Path::to_owned), ..Options::default() };
-        let labels = labels.map(|path| Labels::read(path, &Limits::DEFAULT)).transpose()?;
+    pub fn synthetic(synthetic: &Synthetic, labels: Option<&Path>, limits: &Limits) -> Result<Self, Error> {
+        let options = Options { labels: labels.map(Path::to_owned), limits: *limits, ..Options::default() };
+        let labels = labels.map(|path| Labels::read(path, &limits.in_range())).transpose()?;
         let mut synthetic = synthetic.clone();
         let rows = labels.as_ref().map(|labels| labels.answers.len());
         match (&mut synthetic.config.head, rows) {

@@ -103,7 +103,7 @@ pub fn convert_synthetic(
     out: &Path,
     options: &Options,
 ) -> Result<Report, Error> {
-    let checkpoint = Checkpoint::synthetic(synthetic, options.labels.as_deref())?;
+    let checkpoint = Checkpoint::synthetic(synthetic, options.labels.as_deref(), &options.limits)?;
     convert(&checkpoint, file_type, out, options, &mut |_| {})
 }
 

@@ -65,14 +65,16 @@ impl FoundTokenizer {
         let mut files = vec![vocabulary.clone()];
         let mut options = BertOptions::default();
         if let Some(path) = options_path {
-            options = BertOptions::from_json(&read_text(&path, limits)?).map_err(refusal(&path))?;
+            options =
+                BertOptions::from_json_within(&read_text(&path, limits)?, limits).map_err(refusal(&path))?;
             files.push(path);
         }
         let text = read_text(&vocabulary, limits)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let pieces: Vec<_> =
             text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect();
-        let tokenizer = Tokenizer::from_vocab(&pieces, &options).map_err(refusal(&vocabulary))?;
+        let tokenizer =
+            Tokenizer::from_vocab_within(&pieces, &options, limits).map_err(refusal(&vocabulary))?;
         Ok(FoundTokenizer { files, tokenizer })
     }
 

@@ -322,25 +322,57 @@ fn every_command_takes_the_limits_that_its_errors_name() {
 fn members_of_an_archive_are_counted_before_they_are_listed() {
     let directory = TempDir::new().unwrap();
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bin/pytorch_model.bin");
-    // More members than the list of two may be long, and more than two in a list that is short enough.
-    for (limit, is_taken) in
-        [("archive_members=1", false), ("archive_members=2", false), ("archive_members=1000", true)]
-    {
-        let config = checkpoint.with_file_name("config.json");
-        let arguments = [
-            "f32",
-            checkpoint.to_str().unwrap(),
-            "a.gguf",
-            "--config",
-            config.to_str().unwrap(),
-            "--limit",
-            limit,
-        ];
-        let output = run(&directory, &arguments);
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    // The last two bytes are the length of a comment, of which there is none; it gets the longest that there may be.
+    let (rest, none) = bytes.split_at(bytes.len() - 2);
+    assert_eq!(none, [0, 0]);
+    let commented = [rest, &u16::MAX.to_le_bytes(), &vec![b'c'; u16::MAX.into()]].concat();
+    let members = zip_members(&bytes);
+    // More members than the meter lets a list of one have.
+    let many = many_members(60_000);
+    for (name, bytes, limit, is_taken) in [
+        ("plain", &bytes, members, true),
+        ("plain", &bytes, members - 1, false),
+        ("commented", &commented, members, true),
+        ("commented", &commented, members - 1, false),
+        ("many", &many, 1, false),
+    ] {
+        let path = directory.path().join(format!("{name}.bin"));
+        std::fs::write(&path, bytes).unwrap();
+        let (config, limit) = (checkpoint.with_file_name("config.json"), format!("archive_members={limit}"));
+        let arguments = ["--config", config.to_str().unwrap(), "--limit", &limit];
+        let output = run(&directory, &[&["f32", path.to_str().unwrap(), "a.gguf"], &arguments[..]].concat());
         let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.success(), is_taken, "{text}");
-        assert_eq!(text.contains("raise the limit archive_members"), !is_taken, "{text}");
+        assert_eq!(output.status.success(), is_taken, "{name}, {limit}: {text}");
+        assert_eq!(text.contains("raise the limit archive_members"), !is_taken, "{name}, {limit}: {text}");
     }
+}
+
+/// How many members an archive says that it has: the second number of four in its end, which has 22 bytes.
+fn zip_members(archive: &[u8]) -> usize {
+    let at = archive.len() - 22 + 10;
+    u16::from_le_bytes([archive[at], archive[at + 1]]).into()
+}
+
+/// An archive of that many empty members, each with a long name.
+fn many_members(count: u16) -> Vec<u8> {
+    let (mut members, mut list) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let name = format!("{n:0>100}");
+        let place = members.len() as u32;
+        // Version, flags, method, time and date; checksum and both sizes; lengths of name and extra field.
+        let about = [&[10, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 12], &[100, 0, 0, 0]].concat();
+        members.extend([b"PK\x03\x04", &about[..], name.as_bytes()].concat());
+        // The same, and comment, disk, attributes and place.
+        list.extend(
+            [b"PK\x01\x02\x0a\x00", &about[..], &[0; 10], &place.to_le_bytes(), name.as_bytes()].concat(),
+        );
+    }
+    let (len, start) = (list.len() as u32, members.len() as u32);
+    let counts = [count.to_le_bytes(), count.to_le_bytes()].concat();
+    let end =
+        [b"PK\x05\x06\0\0\0\0", &counts[..], &len.to_le_bytes(), &start.to_le_bytes(), &[0, 0]].concat();
+    [members, list, end].concat()
 }
 
 #[test]

@@ -99,3 +99,35 @@ fn try_threads(count: usize) -> std::io::Result<()> {
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_call_may_make_any_number_of_pools() {
+        let mut params = sys::ggml_threadpool_params {
+            cpumask: [false; _],
+            n_threads: 2,
+            prio: sys::ggml_sched_priority::GGML_SCHED_PRIO_NORMAL,
+            poll: 0,
+            strict_cpu: false,
+            paused: false,
+        };
+        let made = || {
+            (0..20)
+                .filter(|_| {
+                    // SAFETY: the parameters are valid and only read during the call.
+                    let pool = unsafe { sys::ggml_threadpool_new(&mut params) };
+                    if !pool.is_null() {
+                        // SAFETY: just made, used by nothing, freed once.
+                        unsafe { sys::ggml_threadpool_free(pool) };
+                    }
+                    !pool.is_null()
+                })
+                .count()
+        };
+        // SAFETY: the closure owns nothing that an abort in its middle would lose.
+        assert_eq!(unsafe { sys::guarded(made) }, Ok(20));
+    }
+}

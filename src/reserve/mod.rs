@@ -132,6 +132,11 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserve<A> {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let in_reserve = ROOM.holds(pointer);
+        if in_reserve && size <= layout.size() {
+            // SAFETY: the reserve's, with that layout, and no larger from now on.
+            unsafe { ROOM.shrink(pointer, layout, size) };
+            return pointer;
+        }
         if !in_reserve {
             // SAFETY: as in `dealloc`.
             let moved = unsafe { self.0.realloc(pointer, layout, size) };

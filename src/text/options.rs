@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use super::Error;
+use crate::Limits;
 
 /// What a BERT tokenizer needs beside its vocabulary, with the names and defaults of Hugging Face's
 /// `tokenizer_config.json`.
@@ -55,9 +56,17 @@ impl BertOptions {
     /// Reads the options from the text of a `tokenizer_config.json`; fields of other tokenizers are ignored.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the text is not JSON or an option has the wrong type.
+    /// [`Error::Invalid`] if the text is longer than [`Limits::string_bytes`], is not JSON, or an option has the wrong type.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        super::json::check_len("tokenizer_config.json", json, &crate::Limits::DEFAULT)?;
+        Self::from_json_within(json, &Limits::DEFAULT)
+    }
+
+    /// As [`from_json`](Self::from_json), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_json_within(json: &str, limits: &Limits) -> Result<Self, Error> {
+        super::json::check_len("tokenizer_config.json", json, &limits.in_range())?;
         serde_json::from_str(json).map_err(|error| Error::invalid(format!("options: {error}")))
     }
 

@@ -101,10 +101,22 @@ impl Tokenizer {
     /// [`Error::Invalid`] if there are more than [`Limits::vocabulary_pieces`], a piece occurs twice, the unknown,
     /// `[CLS]` or `[SEP]` token is not among them, or an added token contradicts the vocabulary.
     pub fn from_vocab(pieces: &[String], options: &BertOptions) -> Result<Self, Error> {
-        Self::from_pieces(pieces.to_vec(), options, &Limits::DEFAULT)
+        Self::from_vocab_within(pieces, options, &Limits::DEFAULT)
     }
 
-    /// As [`from_vocab`](Self::from_vocab), of pieces that are not needed any more.
+    /// As [`from_vocab`](Self::from_vocab), within other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`from_vocab`](Self::from_vocab).
+    pub fn from_vocab_within(
+        pieces: &[String],
+        options: &BertOptions,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        Self::from_pieces(pieces.to_vec(), options, &limits.in_range())
+    }
+
+    /// As [`from_vocab_within`](Self::from_vocab_within), of pieces that are not needed any more.
     pub(super) fn from_pieces(
         pieces: Vec<String>,
         options: &BertOptions,

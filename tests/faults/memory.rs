@@ -263,7 +263,8 @@ fn c_results(shim: &Shim, path: &CStr) {
         let (mut ids, mut count) = ([u32::MAX; 16], usize::MAX);
         let question = c"what is red?".as_ptr();
         // SAFETY: a live handle, a text that ends with a NUL, and places as large as they are said to be.
-        let status = unsafe { lxmert_model_tokenize(model, question, ids.as_mut_ptr(), ids.len(), &mut count) };
+        let status =
+            unsafe { lxmert_model_tokenize(model, question, ids.as_mut_ptr(), ids.len(), &mut count) };
         assert!(count > 0 || ids == [u32::MAX; 16]);
         outcome(status, count > 0)
     };

@@ -191,7 +191,8 @@ int fsync(int file) {
 int open64(const char * path, int flags, ...) {
     va_list arguments;
     va_start(arguments, flags);
-    int mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, int) : 0;
+    // O_TMPFILE has the bit of O_DIRECTORY, too.
+    int mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, int) : 0;
     va_end(arguments);
     return due(OPEN) && failed() == -1 ? -1 : (int) syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }

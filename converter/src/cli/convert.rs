@@ -194,7 +194,7 @@ fn convert_input(arguments: &Arguments, input: Input) -> Result<Report, Error> {
         }
         Input::Synthetic { synthetic, out } => {
             let default = format!("synthetic-{}-{ending}", synthetic.name);
-            let checkpoint = Checkpoint::synthetic(&synthetic, options.labels.as_deref())?;
+            let checkpoint = Checkpoint::synthetic(&synthetic, options.labels.as_deref(), &options.limits)?;
             (checkpoint, out.unwrap_or_else(|| default.into()))
         }
     };

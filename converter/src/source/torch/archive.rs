@@ -49,23 +49,34 @@ fn place_of(storage: &Storage<'_>, places: &Places, sizes: &Places) -> Result<u6
 /// Bytes of an archive's own list that a member takes at most: a name of a hundred letters, and what else is known of it.
 const LISTED_BYTES: u64 = 512;
 
-/// Bytes that an archive's end may take beside its list, comment included.
-const END_BYTES: u64 = 1 << 17;
+/// Bytes that are read of an archive's end beside its list: a comment has 64 KiB at most, and is gone through in pieces more than once.
+const END_BYTES: u64 = 1 << 20;
 
 /// A file of which no more than so many bytes are read. The zip library lists all members when it opens an archive, and its list takes
 /// ten times the memory of theirs.
 struct Metered {
     file: File,
-    left: Rc<Cell<u64>>,
+    meter: Rc<Meter>,
+}
+
+struct Meter {
+    /// Bytes that may still be read.
+    left: Cell<u64>,
+    /// Whether more were wanted.
+    is_spent: Cell<bool>,
 }
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let Some(left) = self.left.get().checked_sub(buffer.len() as u64) else {
-            return Err(std::io::Error::other("its list of members is longer than that of so many"));
-        };
-        self.left.set(left);
-        self.file.read(buffer)
+        let read = self.file.read(buffer)?;
+        match self.meter.left.get().checked_sub(read as u64) {
+            Some(left) => self.meter.left.set(left),
+            None => {
+                self.meter.is_spent.set(true);
+                return Err(std::io::Error::other("its list of members is longer than that of so many"));
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -89,16 +100,15 @@ impl<'a> Archive<'a> {
             let raise = "raise the limit archive_members: --limit archive_members=N, Limits::archive_members";
             broken(file, format_args!("it has more than {limit} members: {raise}"))
         };
-        let left = Rc::new(Cell::new((limit as u64).saturating_mul(LISTED_BYTES).saturating_add(END_BYTES)));
-        let metered = Metered { file: file.handle()?, left: left.clone() };
-        let zip = ZipArchive::new(BufReader::new(metered)).map_err(|error| match error {
-            ZipError::Io(error) if error.kind() == std::io::ErrorKind::Other => too_many(),
-            error => unreadable(file, error),
-        })?;
+        let left = (limit as u64).saturating_mul(LISTED_BYTES).saturating_add(END_BYTES);
+        let meter = Rc::new(Meter { left: Cell::new(left), is_spent: Cell::new(false) });
+        let metered = Metered { file: file.handle()?, meter: meter.clone() };
+        let zip = ZipArchive::new(BufReader::new(metered))
+            .map_err(|error| if meter.is_spent.get() { too_many() } else { unreadable(file, error) })?;
         if zip.len() > limit {
             return Err(too_many());
         }
-        left.set(u64::MAX);
+        meter.left.set(u64::MAX);
         let names = zip.file_names().filter_map(Result::ok);
         let prefixes: Vec<_> =
             names.filter_map(|name| name.strip_suffix("data.pkl").map(str::to_owned)).collect();
