@@ -141,11 +141,11 @@ pub enum Error {
     #[error(transparent)]
     Vision(#[from] vision::Error),
     /// Memory could not be had.
-    #[error("out of memory: {what} takes {bytes} bytes")]
+    #[error("out of memory: {}", lacking(what, *bytes))]
     OutOfMemory {
         /// What it was for.
         what: &'static str,
-        /// The size that was asked for.
+        /// The size that was asked for; 0 where ggml or a driver does not tell.
         bytes: usize,
     },
     /// A session is asked for what it was not made to compute.
@@ -250,5 +250,11 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |source| Error::Io { path, source }
+    }
+}
+fn lacking(what: &str, bytes: usize) -> String {
+    match bytes {
+        0 => format!("there is too little for {what}"),
+        _ => format!("{what} takes {bytes} bytes"),
     }
 }

@@ -69,9 +69,11 @@ pub unsafe extern "C" fn lxmert_plan(
         let out = unsafe { Out::new("plan", plan) }?;
         // SAFETY: a live handle, or NULL, by the header's rules.
         let model = &unsafe { Handle::<LoadedModel>::get(model) }?.model;
-        // SAFETY: options or NULL, by the header's rules.
-        let options = unsafe { Given::read(model, options) }?.options;
-        let plan = made(|| Ok(model.plan(&options)?))?;
+        let plan = made(|| {
+            // SAFETY: options or NULL, by the header's rules.
+            let options = unsafe { Given::read(model, options) }?.options;
+            Ok(model.plan(&options)?)
+        })?;
         let device = made(|| kept(&plan.device.to_string()))?;
         out.write(&lxmert_memory_plan {
             struct_size: size_of::<lxmert_memory_plan>(),

@@ -255,6 +255,19 @@ impl Backend {
         missing.map(|operation| operation.operation()).collect()
     }
 
+    /// Checks that every demanded result can lie there: that the device makes it itself, or a copy of it.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn check_results(&self, graph: &Graph<'_>) -> Result<(), Error> {
+        match graph.placed_results().find(|result| !self.supports(*result)) {
+            Some(result) => {
+                Err(self.failed(&format!("it lacks {}, by which results get there", result.operation())))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether it is lost, as whatever lies there has to know.
     pub(super) fn lost(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.lost)
@@ -320,19 +333,52 @@ impl Backend {
     /// Runs a call that may fail with the device, which is lost then.
     ///
     /// # Errors
-    /// [`Error::Device`].
+    /// [`Error::Device`], [`Error::OutOfMemory`].
     ///
     /// # Safety
     /// As for [`sys::guarded`].
     pub(super) unsafe fn call<R>(&self, body: impl FnOnce(*mut sys::ggml_backend) -> R) -> Result<R, Error> {
-        if self.lost.load(Ordering::Relaxed) {
-            return Err(failed(self.device)("it was lost".to_owned()));
-        }
+        self.check()?;
         // SAFETY: this function's contract.
         unsafe { sys::guarded(|| body(self.raw.as_ptr())) }.map_err(|problem| {
-            self.lost.store(true, Ordering::Relaxed);
-            failed(self.device)(problem)
+            self.give_up();
+            match problem == sys::OUT_OF_MEMORY {
+                true => Error::OutOfMemory { what: "what a device's driver asks for", bytes: 0 },
+                false => failed(self.device)(problem),
+            }
         })
+    }
+
+    /// Fails if the device is lost.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self.lost.load(Ordering::Relaxed) {
+            true => Err(failed(self.device)("it was lost".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the device for lost: what it was doing has ended in no state that anything may be said about.
+    pub(super) fn give_up(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// What a computation has come to. One that has failed loses the device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Device`].
+    pub(super) fn outcome(&self, status: sys::ggml_status) -> Result<(), Error> {
+        let error = match status {
+            sys::ggml_status::GGML_STATUS_SUCCESS => return Ok(()),
+            sys::ggml_status::GGML_STATUS_ALLOC_FAILED => {
+                Error::OutOfMemory { what: "the intermediate results of a device", bytes: 0 }
+            }
+            _ => self.failed("the computation failed"),
+        };
+        self.give_up();
+        Err(error)
     }
 }
 
@@ -414,7 +460,10 @@ impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if !self.lost.load(Ordering::Relaxed) {
             // SAFETY: made in `new` and freed once, unless the device was lost.
-            let _ = unsafe { sys::guarded(|| sys::ggml_backend_buffer_free(self.raw.as_ptr())) };
+            let freed = unsafe { sys::guarded(|| sys::ggml_backend_buffer_free(self.raw.as_ptr())) };
+            if freed.is_err() {
+                self.lost.store(true, Ordering::Relaxed);
+            }
         }
     }
 }

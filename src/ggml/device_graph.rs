@@ -136,7 +136,7 @@ impl DeviceGraph {
     /// Builds a graph, gives tensors their places, and tells what the operations are if it `describes`.
     ///
     /// # Errors
-    /// [`Error::Device`].
+    /// [`Error::Device`] and [`Error::OutOfMemory`], with the memory that was to describe the graph.
     ///
     /// # Panics
     /// If the plan is not for this graph, or the memory is smaller than it demands.
@@ -147,11 +147,79 @@ impl DeviceGraph {
         places: &Places<'_>,
         describes: bool,
         build: impl for<'g> FnOnce(&mut Graph<'g>) -> R,
+    ) -> Result<(Self, R), (Error, GraphMemory)> {
+        match Laid::out(&mut memory, weights, backend, places, describes, build) {
+            Ok((Laid { graph, inputs, results, described }, built)) => {
+                let weights = Arc::clone(weights);
+                Ok((DeviceGraph { graph, inputs, results, described, memory, _weights: weights }, built))
+            }
+            Err(error) => Err((error, memory)),
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_cgraph {
+        self.graph.as_ptr()
+    }
+
+    /// The operations, views included.
+    pub(super) fn operations(&self) -> impl Iterator<Item = Tensor<'_>> {
+        // SAFETY: the graph is valid; its nodes are read one by one below their count.
+        let count = unsafe { sys::ggml_graph_n_nodes(self.graph.as_ptr()) };
+        (0..count).map(|n| {
+            // SAFETY: as above; a node lies in the graph's memory.
+            unsafe {
+                let node = sys::ggml_graph_node(self.graph.as_ptr(), n);
+                Tensor::new(NonNull::new(node).expect("a node below the count"))
+            }
+        })
+    }
+
+    /// Runs the operations, and waits until all are done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] and [`Error::OutOfMemory`], after which the device is lost.
+    pub fn compute(&mut self, backend: &mut Backend) -> Result<(), Error> {
+        // SAFETY: every tensor has its place in memory of the device that lives as long as the graph's owner keeps it; nothing is
+        // dropped by an unwinding.
+        let status = unsafe {
+            backend.call(|raw| {
+                let status = sys::ggml_backend_graph_compute_async(raw, self.graph.as_ptr());
+                sys::ggml_backend_synchronize(raw);
+                status
+            })?
+        };
+        backend.outcome(status)
+    }
+
+    /// The room that the graph was described in, for another.
+    pub fn into_memory(self) -> GraphMemory {
+        self.memory
+    }
+}
+
+/// A graph whose tensors have their places.
+struct Laid {
+    graph: NonNull<sys::ggml_cgraph>,
+    inputs: Vec<Region>,
+    results: Vec<Region>,
+    described: Vec<Described>,
+}
+
+impl Laid {
+    /// As [`DeviceGraph::new`].
+    fn out<R>(
+        memory: &mut GraphMemory,
+        weights: &Tensors,
+        backend: &Backend,
+        places: &Places<'_>,
+        describes: bool,
+        build: impl for<'g> FnOnce(&mut Graph<'g>) -> R,
     ) -> Result<(Self, R), Error> {
+        backend.check()?;
         let Places { memory: home, plan, kept, scratch, elsewhere } = *places;
         assert!(kept + plan.kept_bytes() <= home.len());
         assert!(scratch.is_none_or(|scratch| scratch + plan.scratch_bytes() <= home.len()));
-        let mut graph = Graph::new(&mut memory, weights);
+        let mut graph = Graph::new(memory, weights);
         graph.keep_on(backend);
         let built = build(&mut graph);
         let described = if describes { graph.described() } else { Vec::new() };
@@ -186,53 +254,6 @@ impl DeviceGraph {
         };
         let results = graph.kept().iter().map(region).collect();
         let raw = NonNull::new(graph.as_ptr()).expect("a graph that was built");
-        let graph =
-            DeviceGraph { graph: raw, inputs, results, described, memory, _weights: Arc::clone(weights) };
-        Ok((graph, built))
-    }
-
-    pub(super) fn as_ptr(&self) -> *mut sys::ggml_cgraph {
-        self.graph.as_ptr()
-    }
-
-    /// The operations, views included.
-    pub(super) fn operations(&self) -> impl Iterator<Item = Tensor<'_>> {
-        // SAFETY: the graph is valid; its nodes are read one by one below their count.
-        let count = unsafe { sys::ggml_graph_n_nodes(self.graph.as_ptr()) };
-        (0..count).map(|n| {
-            // SAFETY: as above; a node lies in the graph's memory.
-            unsafe {
-                let node = sys::ggml_graph_node(self.graph.as_ptr(), n);
-                Tensor::new(NonNull::new(node).expect("a node below the count"))
-            }
-        })
-    }
-
-    /// Runs the operations, and waits until all are done.
-    ///
-    /// # Errors
-    /// [`Error::Device`], after which the device is lost.
-    pub fn compute(&mut self, backend: &mut Backend) -> Result<(), Error> {
-        // SAFETY: every tensor has its place in memory of the device that lives as long as the graph's owner keeps it; nothing is
-        // dropped by an unwinding.
-        let status = unsafe {
-            backend.call(|raw| {
-                let status = sys::ggml_backend_graph_compute_async(raw, self.graph.as_ptr());
-                sys::ggml_backend_synchronize(raw);
-                status
-            })?
-        };
-        match status {
-            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(()),
-            sys::ggml_status::GGML_STATUS_ALLOC_FAILED => {
-                Err(Error::OutOfMemory { what: "an operation on the device", bytes: 0 })
-            }
-            _ => Err(backend.failed("the computation failed")),
-        }
-    }
-
-    /// The room that the graph was described in, for another.
-    pub fn into_memory(self) -> GraphMemory {
-        self.memory
+        Ok((Laid { graph: raw, inputs, results, described }, built))
     }
 }

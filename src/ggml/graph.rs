@@ -111,6 +111,10 @@ impl Tensor<'_> {
         unsafe { sys::ggml_is_quantized(self.get().type_) }
     }
 
+    pub(super) fn id(&self) -> NodeId {
+        NodeId(self.raw.addr().get())
+    }
+
     /// ggml's name of the operation that makes it.
     pub(super) fn operation(&self) -> &'static str {
         // SAFETY: the tensor is valid; the name is a string literal.
@@ -189,8 +193,13 @@ pub(crate) struct Graph<'g> {
     _memory: PhantomData<&'g mut GraphMemory>,
 }
 
+/// Which operation of a graph: the order in which they run is up to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeId(pub(crate) usize);
+
 /// What an operation is, for people.
 pub(crate) struct Described {
+    pub id: NodeId,
     /// ggml's name of it.
     pub kind: &'static str,
     /// The model's tensor that it reads, or else the one that was read last before it.
@@ -313,6 +322,7 @@ impl<'g> Graph<'g> {
                 unsafe { matrix.as_ref() }.ne[0] as u64
             });
             Described {
+                id: tensor.id(),
                 kind: tensor.operation(),
                 name: last.to_owned(),
                 multiplications: terms * tensor.elements() as u64,

@@ -28,6 +28,8 @@ pub use cpu::cpu_features;
 pub(crate) use device::{Backend, DeviceBuffer};
 pub use device::{Device, DeviceInfo, devices};
 pub(crate) use device_graph::{DeviceGraph, DeviceMemory, Places};
+#[cfg(test)]
+pub(crate) use graph::NodeId;
 pub(crate) use graph::{BoundGraph, Described, Graph, GraphMemory, Region, Tensor};
 pub(crate) use memory_plan::MemoryPlan;
 pub(crate) use pages::{lock, release, touch};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ggml_sys_bindings as sys;
 
+use super::graph::NodeId;
 use super::{ALIGNMENT, Backend, DeviceBuffer, DeviceGraph, Graph, Tensor};
 use crate::Error;
 
@@ -31,14 +32,15 @@ struct Host(NonNull<sys::ggml_backend>);
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // SAFETY: made by `Scheduler::new` and freed once, after the scheduler.
-        unsafe { sys::ggml_backend_free(self.0.as_ptr()) }
+        // SAFETY: made by `Scheduler::new` and freed once, after the scheduler. There is nobody to tell of a failure.
+        let _ = unsafe { sys::guarded(|| sys::ggml_backend_free(self.0.as_ptr())) };
     }
 }
 
 /// One operation of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Timed {
+    pub id: NodeId,
     pub on_cpu: bool,
     /// From when it was given to its device until that was done.
     pub time: Duration,
@@ -54,24 +56,56 @@ impl Scheduler {
         super::check_threads(threads)?;
         super::silence();
         // SAFETY: the CPU has the instructions that the backend was compiled for.
-        let host = unsafe { sys::ggml_backend_cpu_init() };
-        let host = Host(NonNull::new(host).ok_or(Error::Ggml("no memory for the CPU's backend"))?);
+        let host = unsafe { sys::guarded(|| sys::ggml_backend_cpu_init()) };
+        let host = Host(host.ok().and_then(NonNull::new).ok_or(OUT_OF_MEMORY)?);
         // SAFETY: the backend is the CPU's.
         unsafe { sys::ggml_backend_cpu_set_n_threads(host.0.as_ptr(), threads as i32) };
+        // ggml does not look at what it is given for its tables.
+        crate::reserve::probe(Self::asked_bytes(nodes), TOGETHER)?;
         // SAFETY: both backends are valid for as long as the scheduler (see `Drop`); nothing is dropped by an unwinding.
         let raw = unsafe {
             backend.call(|device| {
                 let mut backends = [device, host.0.as_ptr()];
-                // Its own table has room for the copies, too.
-                sys::ggml_backend_sched_new(backends.as_mut_ptr(), null_mut(), 2, 2 * nodes, false, false)
+                sys::ggml_backend_sched_new(
+                    backends.as_mut_ptr(),
+                    null_mut(),
+                    2,
+                    Self::table_nodes(nodes),
+                    false,
+                    false,
+                )
             })?
         };
-        let raw = NonNull::new(raw).ok_or(Error::Ggml("no memory for the scheduler"))?;
+        let raw = NonNull::new(raw).ok_or(OUT_OF_MEMORY)?;
         Ok(Scheduler { raw, host, lost: backend.lost() })
     }
 
-    /// Takes the memory for a graph without places, and so for every graph of the same operations on smaller shapes, beside that of inputs,
-    /// weights and results.
+    /// Nodes that its tables have room for: copies from one place to another, too.
+    fn table_nodes(nodes: usize) -> usize {
+        2 * nodes
+    }
+
+    /// Bytes that ggml asks for when it makes a scheduler: four lists of numbers and room for the description of 60 copies for each node, of
+    /// which next to nothing is touched, and what is in [`table_bytes`](Self::table_bytes).
+    fn asked_bytes(nodes: usize) -> usize {
+        const COPIES: usize = 60;
+        let lists = (COPIES + 1) * 4 * size_of::<i32>();
+        let described = COPIES * size_of::<sys::ggml_tensor>();
+        Self::table_bytes(nodes) + Self::table_nodes(nodes) * (lists + described)
+    }
+
+    /// Bytes of memory that its own tables take at most: a graph, and a table of up to twice as many tensors, with the place of each, its
+    /// copies in two places, and a bit.
+    pub fn table_bytes(nodes: usize) -> usize {
+        let nodes = Self::table_nodes(nodes);
+        let entry = size_of::<*mut sys::ggml_tensor>() * 3 + size_of::<i32>() + 1;
+        // SAFETY: returns a constant of the build.
+        let graph = unsafe { sys::ggml_graph_overhead_custom(nodes, false) };
+        graph + 2 * nodes * entry + nodes * 4 * size_of::<i32>()
+    }
+
+    /// Takes the memory for a graph without places, beside that of inputs, weights and results. Graphs of the same operations on smaller
+    /// shapes run in it; another one's would be added to it.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Device`].
@@ -87,6 +121,7 @@ impl Scheduler {
             unsafe { backend.call(|_| sys::ggml_backend_sched_reserve(self.raw.as_ptr(), graph.as_ptr())) }
         });
         seeming.iter().for_each(Tensor::unplace);
+        // A scheduler that has no room is used no more.
         if done? { Ok(()) } else { Err(OUT_OF_MEMORY) }
     }
 
@@ -135,11 +170,7 @@ impl Scheduler {
                 status
             })?
         };
-        match status {
-            sys::ggml_status::GGML_STATUS_SUCCESS => Ok(()),
-            sys::ggml_status::GGML_STATUS_ALLOC_FAILED => Err(OUT_OF_MEMORY),
-            _ => Err(backend.failed("the computation failed")),
-        }
+        backend.outcome(status)
     }
 
     /// Says where each operation of a graph runs.
@@ -160,14 +191,18 @@ impl Scheduler {
     }
 }
 
-const OUT_OF_MEMORY: Error =
-    Error::OutOfMemory { what: "what a device and the CPU compute together", bytes: 0 };
+const TOGETHER: &str = "what a device and the CPU compute together";
+
+const OUT_OF_MEMORY: Error = Error::OutOfMemory { what: TOGETHER, bytes: 0 };
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
         if !self.lost.load(Ordering::Relaxed) {
             // SAFETY: made in `new` and freed once, while both backends stand: an engine drops it before its device.
-            let _ = unsafe { sys::guarded(|| sys::ggml_backend_sched_free(self.raw.as_ptr())) };
+            let freed = unsafe { sys::guarded(|| sys::ggml_backend_sched_free(self.raw.as_ptr())) };
+            if freed.is_err() {
+                self.lost.store(true, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -191,12 +226,12 @@ impl Watch<'_> {
         }
         let time = watch.started.elapsed();
         // SAFETY: a node of the graph that is run, and so a valid tensor, by a valid scheduler.
-        let (is_view, place) = unsafe {
+        let (tensor, place) = unsafe {
             let tensor = Tensor::new(NonNull::new_unchecked(node));
-            (tensor.is_view(), sys::ggml_backend_sched_get_tensor_backend(watch.scheduler, node))
+            (tensor, sys::ggml_backend_sched_get_tensor_backend(watch.scheduler, node))
         };
-        if !is_view {
-            watch.times.push(Timed { on_cpu: place == watch.host, time });
+        if !tensor.is_view() {
+            watch.times.push(Timed { id: tensor.id(), on_cpu: place == watch.host, time });
         }
         true
     }

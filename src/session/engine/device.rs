@@ -6,7 +6,7 @@
 //! Where the device lacks an operation, or each is to be timed, ggml's scheduler runs the graphs: it splits them between the device and the
 //! CPU, and places what lies between inputs and results. It cannot run a graph twice, so one is built for each run then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,18 +97,23 @@ impl DevicePlan {
         let shape = Shape { batch, tokens: options.max_tokens, regions: options.max_regions };
         let masked = Masked { text: true, visual: true };
         let outputs = options.outputs.clone();
+        let demanded = outputs.clone();
         let stages: [&dyn Fn(&mut Graph<'_>); 2] =
-            [&|graph| drop(image_stage(graph, config, shape, masked, &outputs)), &|graph| {
-                drop(question_stage(graph, config, shape, masked, &outputs, WordKind::Summed))
+            [&|graph| drop(image_stage(graph, config, shape, masked, &demanded)), &|graph| {
+                drop(question_stage(graph, config, shape, masked, &demanded, WordKind::Summed))
             }];
         let mut missing = BTreeSet::new();
-        let [image, question] = stages.map(|build| {
+        let mut planned = |build: &dyn Fn(&mut Graph<'_>)| {
             let mut graph = Graph::new(&mut room, &tensors);
             graph.keep_on(&backend);
             build(&mut graph);
+            backend.check_results(&graph)?;
             missing.append(&mut backend.missing(&graph));
-            backend.plan(&graph)
-        });
+            Ok::<_, Error>(backend.plan(&graph))
+        };
+        let (image, question) = (planned(stages[0])?, planned(stages[1])?);
+        let mut plans = Plans { image, question, outputs, scheduled: None };
+        limit_bytes(model, plans.bytes())?;
         let mut scheduler = None;
         if options.profile || !missing.is_empty() {
             let scheduler = scheduler.insert(Scheduler::new(&backend, nodes, options.threads)?);
@@ -120,8 +125,10 @@ impl DevicePlan {
                 scheduler.reserve(&backend, graph)?;
             }
         }
-        let scheduled = scheduler.as_ref().map(|scheduler| scheduler.bytes(&backend));
-        let plans = Plans { image, question, outputs, scheduled };
+        plans.scheduled = scheduler.as_ref().map(|scheduler| {
+            let [device, cpu] = scheduler.bytes(&backend);
+            [device, cpu + Scheduler::table_bytes(nodes)]
+        });
         limit_bytes(model, plans.bytes())?;
         let row = config.hidden_size * size_of::<f32>();
         let parts = [
@@ -197,7 +204,7 @@ impl Graphs {
         shape: Shape,
         masked: Masked,
         serve_again: bool,
-        build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), Error>,
+        build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)>,
     ) -> Result<&mut Built, Error> {
         let serves = |built: &Built| serve_again && built.shape == shape && built.masked == masked;
         let found = self.graphs.iter().position(serves);
@@ -208,8 +215,13 @@ impl Graphs {
                     Some(room) => room,
                     None => self.graphs.remove(0).graph.into_memory(),
                 };
-                let (graph, outputs) = build(room)?;
-                Built { shape, masked, graph, outputs }
+                match build(room) {
+                    Ok((graph, outputs)) => Built { shape, masked, graph, outputs },
+                    Err((error, room)) => {
+                        self.free.push(room);
+                        return Err(error);
+                    }
+                }
             }
         };
         self.graphs.push(built);
@@ -285,6 +297,7 @@ impl DeviceEngine {
         stop: &Stop,
     ) -> Result<(), Error> {
         self.stream = None;
+        self.backend.check()?;
         let config = self.model.config();
         let masked = Masked { visual: mask.is_some(), text: false };
         let Self { scheduler, image, plans, tensors, backend, memory, host, profile, .. } = self;
@@ -325,6 +338,7 @@ impl DeviceEngine {
         masks: Masks<'_>,
         stop: &Stop,
     ) -> Result<(), Error> {
+        self.backend.check()?;
         let stream = self.stream.ok_or(Error::NoImage)?;
         let masked = Masked { text: masks.text.is_some(), visual: masks.visual };
         let Self { scheduler, question, plans, tensors, backend, memory, host, row, model, .. } = self;
@@ -383,7 +397,7 @@ impl Builder<'_> {
         shape: Shape,
         masked: Masked,
         describes: bool,
-    ) -> Result<(DeviceGraph, Vec<Output>), Error> {
+    ) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)> {
         let Self { config, plans, tensors, backend, memory } = *self;
         let places =
             Places { memory, plan: &plans.image, kept: 0, scratch: plans.scratch(), elsewhere: None };
@@ -401,7 +415,7 @@ impl Builder<'_> {
         masked: Masked,
         stream: usize,
         describes: bool,
-    ) -> Result<(DeviceGraph, Vec<Output>), Error> {
+    ) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)> {
         let Self { config, plans, tensors, backend, memory } = *self;
         let places = Places {
             memory,
@@ -450,10 +464,9 @@ impl Runner<'_> {
             (Some(scheduler), Some(profile)) => {
                 let mut times = Vec::new();
                 scheduler.compute(backend, graph, Some(&mut times))?;
-                if times.len() != graph.described.len() {
+                if !add(profile, backend.device(), &graph.described, &times) {
                     return Err(backend.failed("operations of the profile were not run one by one"));
                 }
-                add(profile, backend.device(), &graph.described, &times);
             }
         }
         if !results.is_empty() {
@@ -463,10 +476,17 @@ impl Runner<'_> {
     }
 }
 
-/// Adds a run's times to those before. What another shape or mask computes beside the operations so far comes between them.
-fn add(profile: &mut Vec<OperationTime>, device: Device, described: &[Described], times: &[Timed]) {
+/// Adds a run's times, which may be in another order than the operations, to those before. What another shape or mask computes beside the
+/// operations so far comes between them. Returns whether there was one time for each operation: else nothing is added.
+fn add(profile: &mut Vec<OperationTime>, device: Device, described: &[Described], times: &[Timed]) -> bool {
+    let by_id: HashMap<_, _> = times.iter().map(|timed| (timed.id, timed)).collect();
+    let is_each_there = described.iter().all(|operation| by_id.contains_key(&operation.id));
+    if times.len() != described.len() || !is_each_there {
+        return false;
+    }
     let mut at = 0;
-    for (operation, timed) in described.iter().zip(times) {
+    for operation in described {
+        let timed = by_id[&operation.id];
         let same = |sum: &OperationTime| sum.kind == operation.kind && sum.name == operation.name;
         at = match profile[at..].iter().position(same) {
             Some(further) => at + further,
@@ -490,19 +510,81 @@ fn add(profile: &mut Vec<OperationTime>, device: Device, described: &[Described]
         }
         at += 1;
     }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ggml::NodeId;
     use crate::session::Session;
     use crate::session::engine::Engine;
 
-    /// The scores of a question about two regions.
-    fn ask(session: &mut Session) -> Result<Vec<f32>, Error> {
-        let features = vec![0.5; 2 * session.model().config().visual_feat_dim];
-        session.encode_regions(2, &features, &[0.1, 0.1, 0.5, 0.5, 0.2, 0.2, 0.9, 0.9])?;
+    /// The scores of a question about some regions.
+    fn ask_about(session: &mut Session, regions: usize) -> Result<Vec<f32>, Error> {
+        let features = vec![0.5; regions * session.model().config().visual_feat_dim];
+        session.encode_regions(regions, &features, &[0.1, 0.1, 0.5, 0.5].repeat(regions))?;
         Ok(session.ask_tokens(&[1, 2, 3])?.logits().to_vec())
+    }
+
+    fn ask(session: &mut Session) -> Result<Vec<f32>, Error> {
+        ask_about(session, 2)
+    }
+
+    /// Times come in the order in which a device runs operations, and each still goes to its own.
+    #[test]
+    fn a_profile_does_not_depend_on_the_order_of_a_run() {
+        let operation =
+            |n, kind| Described { id: NodeId(n), kind, name: format!("blk.{n}"), multiplications: 1 };
+        let described = [operation(1, "MUL_MAT"), operation(2, "ADD"), operation(3, "MUL_MAT")];
+        let timed = |n: usize| Timed { id: NodeId(n), on_cpu: n == 2, time: Duration::from_millis(n as u64) };
+        let mut profile = Vec::new();
+        assert!(add(&mut profile, Device::Emulated, &described, &[3, 1, 2].map(timed)));
+        assert!(add(&mut profile, Device::Emulated, &described, &[2, 3, 1].map(timed)));
+        let found: Vec<_> = profile
+            .iter()
+            .map(|sum| {
+                (sum.name.as_str(), sum.device == Device::Cpu, sum.time.as_millis(), sum.multiplications)
+            })
+            .collect();
+        assert_eq!(found, [("blk.1", false, 2, 2), ("blk.2", true, 4, 2), ("blk.3", false, 6, 2)]);
+        for times in [&[1, 2][..], &[1, 2, 3, 4], &[1, 2, 4]] {
+            let times: Vec<_> = times.iter().map(|n| timed(*n)).collect();
+            assert!(!add(&mut profile, Device::Emulated, &described, &times));
+        }
+        assert_eq!(profile.len(), 3);
+    }
+
+    /// A graph that cannot be built costs no room: a call after a failed one fails in the same way, whatever shape it has.
+    #[test]
+    fn a_lost_device_is_an_error_at_every_later_call() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/easy-vqa/easy-vqa-q8_0.gguf");
+        let model = Model::open(file).unwrap();
+        for profile in [false, true] {
+            let mut options = SessionOptions::new(&model);
+            options.device = Device::Emulated;
+            (options.lowering, options.profile) = (crate::Lowering::Ggml, profile);
+            let mut session = Session::new(&model, options).unwrap();
+            ask(&mut session).unwrap();
+            let Engine::Device(engine) = &mut session.engine else { panic!("another engine") };
+            engine.backend.lose(c"it fell off the bus");
+            let shape = |regions| Shape { batch: 1, tokens: 3, regions };
+            for regions in [1, 3, 2, 1] {
+                // As if the device were lost after it was looked at.
+                let DeviceEngine { image, plans, tensors, backend, memory, model, .. } = &mut **engine;
+                let builder = Builder { config: model.config(), plans, tensors, backend, memory };
+                let masked = Masked { text: false, visual: false };
+                let built = image.get(shape(regions), masked, false, |room| {
+                    builder.image(room, shape(regions), masked, profile)
+                });
+                assert!(matches!(built.err(), Some(Error::Device { .. })), "{regions}");
+                assert_eq!(image.free.len() + image.graphs.len(), IMAGE_GRAPHS);
+            }
+            for regions in [1, 3, 2, 1] {
+                let error = ask_about(&mut session, regions).unwrap_err();
+                assert!(matches!(error, Error::Device { .. }), "{error}");
+            }
+        }
     }
 
     #[test]
