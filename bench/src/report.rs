@@ -252,6 +252,10 @@ impl Printer {
 }
 
 fn name_of(device: Device) -> Option<String> {
+    // Who computes on the CPU wakes no driver.
+    if device == Device::Cpu {
+        return None;
+    }
     let found = lxmert::devices().unwrap_or_default();
     found.into_iter().find(|info| info.device == device).map(|info| info.description)
 }

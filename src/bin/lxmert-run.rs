@@ -64,7 +64,7 @@ struct Arguments {
 static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
 
 fn main() -> ExitCode {
-    lxmert::reserve::begin();
+    support::begin();
     support::finish(run(&Arguments::parse()))
 }
 

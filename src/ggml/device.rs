@@ -176,25 +176,42 @@ impl Device {
                 let serves = |info: &DeviceInfo| !info.integrated || !info.device.kin(Device::Vulkan(0));
                 Ok(devices()?.into_iter().find(serves).map(|info| info.device))
             }
-            _ => {
+            Device::Cuda(_) | Device::Vulkan(_) | Device::Metal => {
+                let backend = self.backend();
+                if !has_backend(sys::BACKENDS, backend) {
+                    let has = sys::BACKENDS;
+                    let remedy =
+                        format!("auto, cpu (this build has {has}), or a build with --features {backend}");
+                    return Err(self.refused(remedy));
+                }
                 let here = devices()?;
                 if here.iter().any(|info| info.device == self) {
                     return Ok(Some(self));
                 }
-                let names: Vec<String> = here.iter().map(|info| info.device.to_string()).collect();
-                Err(Error::Input {
-                    name: "device".to_owned(),
-                    expected: format!(
-                        "auto, cpu{}{} (this build has {})",
-                        if names.is_empty() { "" } else { ", " },
-                        names.join(", "),
-                        sys::BACKENDS
-                    ),
-                    found: self.to_string(),
-                })
+                let names: String = here.iter().map(|info| format!(", {}", info.device)).collect();
+                Err(self.refused(format!("auto, cpu{names} (this build has {})", sys::BACKENDS)))
             }
         }
     }
+
+    /// The name of its backend, which is that of the feature of a build.
+    fn backend(self) -> &'static str {
+        match self {
+            Device::Cuda(_) => "cuda",
+            Device::Vulkan(_) => "vulkan",
+            Device::Metal => "metal",
+            Device::Auto | Device::Cpu | Device::Emulated => "cpu",
+        }
+    }
+
+    fn refused(self, expected: String) -> Error {
+        Error::Input { name: "device".to_owned(), expected, found: self.to_string() }
+    }
+}
+
+/// Whether a list such as `cpu native, cuda 13.0 for 87` has a backend of that name.
+fn has_backend(list: &str, backend: &str) -> bool {
+    list.split(", ").any(|one| one.split(' ').next() == Some(backend))
 }
 
 fn failed(device: Device) -> impl Fn(String) -> Error {
@@ -484,6 +501,24 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_knows_its_backends() {
+        for (list, backend, is_in) in [
+            ("cpu native", "cuda", false),
+            ("cpu native, cuda 13.0 for 87;90", "cuda", true),
+            ("cpu baseline, vulkan", "vulkan", true),
+            ("cpu baseline, vulkan", "metal", false),
+        ] {
+            assert_eq!(has_backend(list, backend), is_in, "{list} {backend}");
+        }
+        for device in [Device::Cuda(0), Device::Vulkan(0), Device::Metal] {
+            if !has_backend(sys::BACKENDS, device.backend()) {
+                let text = device.resolve().unwrap_err().to_string();
+                assert!(text.contains(&format!("--features {}", device.backend())), "{text}");
+            }
+        }
+    }
 
     #[test]
     fn a_lost_device_is_asked_nothing_more() {

@@ -641,7 +641,7 @@ unsafe extern "C" {
         nbytes: usize,
     ) -> bool;
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_init(params: ggml_init_params) -> *mut ggml_context;
 }
 unsafe extern "C" {
@@ -4192,7 +4192,7 @@ unsafe extern "C" {
         value: f32,
     );
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_threadpool_new(
         params: *mut ggml_threadpool_params,
     ) -> *mut ggml_threadpool;
@@ -4206,7 +4206,7 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn ggml_threadpool_resume(threadpool: *mut ggml_threadpool);
 }
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     pub fn ggml_graph_plan(
         cgraph: *const ggml_cgraph,
         n_threads: ::std::os::raw::c_int,

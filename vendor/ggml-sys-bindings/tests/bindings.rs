@@ -52,7 +52,10 @@ fn generate() -> String {
         // There is a function of this name as well, and a newtype's constructor is one too.
         .constified_enum_module("ggml_backend_dev_type")
         // What `guarded` runs may be left by an exception.
-        .override_abi(bindgen::Abi::CUnwind, "ggml_backend_.*|ggml_abort")
+        .override_abi(
+            bindgen::Abi::CUnwind,
+            "ggml_backend_.*|ggml_abort|ggml_graph_plan|ggml_init|ggml_threadpool_new",
+        )
         .rust_target(bindgen::RustTarget::stable(89, 0).expect("bindgen knows Rust 1.89"))
         .rust_edition(bindgen::RustEdition::Edition2024)
         .generate_comments(false)
