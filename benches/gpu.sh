@@ -12,6 +12,8 @@ Usage: benches/gpu.sh [OPTIONS]
   --record FILE    what is found is written into [default: benches/GPU.md]
   --runs N         answers that are timed of each kind [default: 200]
   --model NAME     the architecture that is measured, one of lxmert-bench --synthetic [default: base]
+  --trial          try the script where no GPU is: a tiny model, few answers, peers on the CPU, recorded in OUT/trial.md;
+                   with --backend emulated, ggml's CPU backend stands in for the device too
   --vendor FOLDER  only put the sources of all dependencies into FOLDER, for a machine without network
   --offline FOLDER build from such a folder
   --help           print this
@@ -27,7 +29,7 @@ fail() {
 }
 say() { printf '== %s\n' "$*" >&2; }
 
-backend=cuda out='' record=benches/GPU.md runs=200 model=base vendor='' offline=''
+backend=cuda out='' record='' runs='' model='' vendor='' offline='' trial=''
 while [ $# != 0 ]; do
     case $1 in
         --backend | --out | --record | --runs | --model | --vendor | --offline)
@@ -43,11 +45,18 @@ while [ $# != 0 ]; do
             esac
             shift 2
             ;;
+        --trial) trial=1 && shift ;;
         --help) usage && exit ;;
         *) fail "$1 is no option; --help lists them" ;;
     esac
 done
-case $backend in cuda | vulkan) ;; *) fail "--backend $backend is neither cuda nor vulkan" ;; esac
+case $backend${trial:+ trial} in
+    cuda | vulkan | "cuda trial" | "vulkan trial" | "emulated trial") ;;
+    *) fail "--backend $backend is neither cuda nor vulkan" ;;
+esac
+runs=${runs:-${trial:+3}} runs=${runs:-200}
+model=${model:-${trial:+tiny}} model=${model:-base}
+batches=${trial:+1 8} batches=${batches:-1 8 64}
 [[ $runs =~ ^[1-9][0-9]*$ ]] || fail "--runs $runs is no number from 1 on"
 
 cd "$(dirname "$0")/.."
@@ -71,6 +80,7 @@ if [ -n "$offline" ]; then
     export GGML_SOURCE_DIR=$offline/crates/llama-cpp-sys-2/llama.cpp/ggml
 fi
 out=${out:-${CARGO_TARGET_DIR:-target}/gpu}
+record=${record:-${trial:+$out/trial.md}} record=${record:-benches/GPU.md}
 mkdir -p "$out"
 
 if [ "$backend" = cuda ]; then
@@ -78,20 +88,33 @@ if [ "$backend" = cuda ]; then
     command -v nvcc >/dev/null || [ -x "$nvcc" ] || fail "nvcc is not found: set CUDA_PATH to CUDA's folder"
 fi
 # The driver and the clocks, or the board: beside the name that the driver gives the device.
-nvidia-smi --query-gpu=driver_version,memory.total,clocks.max.sm --format=csv,noheader >"$out/machine.txt" 2>/dev/null ||
-    tr -d '\0' </proc/device-tree/model >"$out/machine.txt" 2>/dev/null || rm -f "$out/machine.txt"
+board=/proc/device-tree/model
+if [ "$backend" = cuda ] && nvidia-smi --query-gpu=driver_version,memory.total,clocks.max.sm --format=csv,noheader \
+    >"$out/machine.txt" 2>/dev/null; then
+    :
+elif [ -r "$board" ]; then
+    tr -d '\0' <"$board" >"$out/machine.txt"
+else
+    rm -f "$out/machine.txt"
+fi
 
 say "building"
-"${cargo[@]}" build --release --workspace --exclude xtask --features "lxmert/$backend"
+features=() tested=()
+if [ "$backend" != emulated ]; then
+    features=(--features "lxmert/$backend") tested=(--features "$backend")
+fi
+"${cargo[@]}" build --release --workspace --exclude xtask "${features[@]}"
 programs=${CARGO_TARGET_DIR:-target}/release
 "$programs/lxmert-vqa" --version | tee "$out/version.txt"
+# The tests also pass where there is no device but ggml's CPU backend, so whether there is one is asked first.
+"$programs/lxmert-vqa" --device "$backend" >/dev/null || fail "no answer on $backend here (see above): nothing is measured"
 
 failed=()
 check() {
     local name=$1
     shift
     say "$name"
-    if ! "${cargo[@]}" test --release --features "$backend" "$@" >"$out/$name.log" 2>&1; then
+    if ! "${cargo[@]}" test --release "${tested[@]}" "$@" >"$out/$name.log" 2>&1; then
         failed+=("$name")
         say "failed, see $out/$name.log; going on"
     fi
@@ -100,23 +123,46 @@ check golden --test devices -- --nocapture
 check easy-vqa --test easy_vqa -- --nocapture every_device
 
 bench() {
-    "$programs/lxmert-bench" --synthetic "$model" --type "$1" --device "$backend" --json "${@:2}"
+    "$programs/lxmert-bench" --synthetic "$model" --type "$1" --device "$backend" "${@:2}"
 }
+# CUDA's calls that start work on the device, in so many first and next questions, by Nsight Systems.
+launches() {
+    nsys profile --trace=cuda --force-overwrite=true --output="$out/launches" \
+        "$programs/lxmert-bench" --synthetic "$model" --type "$1" --device "$backend" --answer "$2" >/dev/null &&
+        nsys stats --report cuda_api_sum --format csv --force-export=true "$out/launches.nsys-rep" |
+        python3 benches/gpu_report.py --count-launches
+}
+rm -f "$out"/*.jsonl "$out/launches.txt"
 for type in f16 q8_0 q4_0; do
     say "measuring $type"
-    bench "$type" --batch 1,8,64 --runs "$runs" --warmup 20 --cold-starts 3 >"$out/$type.jsonl" || failed+=("$type")
+    # A process for each, so that the driver counts the memory of one session.
+    for batch in $batches; do
+        bench "$type" --json --batch "$batch" --runs "$runs" --warmup 20 --cold-starts 3 >>"$out/$type.jsonl" ||
+            failed+=("$type, batch $batch")
+    done
     # One by one: what operations there are, and whether the device has all.
-    bench "$type" --profile --runs 3 --cold-starts 0 >"$out/$type.profile.jsonl" || failed+=("profile-$type")
+    bench "$type" --json --profile --runs 3 --cold-starts 0 >"$out/$type.profile.jsonl" || failed+=("profile of $type")
+    if [ "$backend" = cuda ] && command -v nsys >/dev/null; then
+        # The first answers of a session are left out by taking the difference.
+        if few=$(launches "$type" 10,0) && many=$(launches "$type" 110,0); then
+            echo "$type $few $many 100" >>"$out/launches.txt"
+        else
+            failed+=("launches of $type")
+        fi
+    fi
 done
 
-rm -f "$out/peers.jsonl"
-if [ "$backend" = cuda ] && [ "$model" = base ] && python3 -c 'import torch, transformers' 2>/dev/null; then
+peers=(python3 benches/peers/gpu.py "$out/peers" --runs "$runs")
+if [ -n "$trial" ] && python3 -c 'import torch, transformers' 2>/dev/null; then
+    say "trying the peers on the CPU"
+    "${peers[@]}" --trial >"$out/peers.jsonl" || failed+=(peers)
+elif [ "$backend" = cuda ] && [ "$model" = base ] && python3 -c 'import torch, transformers' 2>/dev/null; then
     say "measuring the peers"
-    python3 benches/peers/gpu.py "$out/peers" --runs "$runs" >"$out/peers.jsonl" || failed+=(peers)
+    "${peers[@]}" >"$out/peers.jsonl" || failed+=(peers)
 else
     say "no CUDA, another model, or Python has no torch and transformers: peers are left out"
 fi
 
 python3 benches/gpu_report.py "$out" "$record" "${failed[@]}" || failed+=(report)
-[ ${#failed[@]} = 0 ] || fail "failed: ${failed[*]}"
+[ ${#failed[@]} = 0 ] || fail "failed: $(printf '%s; ' "${failed[@]}")see $out"
 say "done: $out, $record"

@@ -216,8 +216,8 @@ fn a_plan_counts_what_the_cpu_takes_for_a_device() {
         let whole = model.plan(&options).unwrap();
         options.lacking = Some("SOFT_MAX");
         let split = model.plan(&options).unwrap();
-        // In the same memory as the CPU, ggml's scheduler leaves everything where it is.
-        assert_eq!(split.other > whole.other, device != Device::Emulated, "{device}: {whole:?} {split:?}");
+        // At least the tables of ggml's scheduler.
+        assert!(split.other > whole.other, "{device}: {whole:?} {split:?}");
         assert_eq!(split.session, whole.session);
         options.memory_budget = Some(split.total());
         assert_eq!(Session::new(&model, options.clone()).unwrap().plan(), &split);

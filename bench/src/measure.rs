@@ -50,14 +50,18 @@ pub struct Results {
     /// `None` if nobody wants it, or where operations are not measured.
     pub profile: Option<Profile>,
     pub scratch_bytes: usize,
-    /// In the memory of the device, weights included.
+    /// In the memory of the device, weights included, as planned.
     pub device_bytes: usize,
+    /// By how much less of the device's memory is free since the session was made, as its driver counts; what others take or give back
+    /// meanwhile counts too. `None` on the CPU, and on a device whose driver is not asked.
+    pub device_taken_bytes: Option<usize>,
     /// Of packed matrices, beside the file.
     pub packed_bytes: usize,
 }
 
 /// Measures a case on the model, which lies in `file`.
 pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Result<Results, Box<dyn Error>> {
+    let free_before = free_memory(case.device)?;
     let mut work = Work::new(model, case)?;
     let (device, lowering) = (work.plan().device, work.plan().lowering);
     // On the CPU, ggml's operations are not measured one by one.
@@ -74,6 +78,8 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
         false => None,
     };
     let (sizes, scratch_bytes, device_bytes) = (work.sizes, work.plan().session, work.plan().device_bytes);
+    let free_after = free_memory(device)?;
+    let device_taken_bytes = free_before.zip(free_after).map(|(before, after)| before.saturating_sub(after));
     // Its threads must not be in the way of other processes.
     drop(work);
     let profile = match profiled {
@@ -97,8 +103,18 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
         profile,
         scratch_bytes,
         device_bytes,
+        device_taken_bytes,
         packed_bytes,
     })
+}
+
+/// Bytes of a device's memory that nobody uses; `None` for the CPU, whose drivers are not asked for.
+fn free_memory(device: Device) -> Result<Option<usize>, Box<dyn Error>> {
+    if device == Device::Cpu {
+        return Ok(None);
+    }
+    let all = lxmert::devices()?;
+    Ok(all.into_iter().find(|info| info.device == device).map(|info| info.free_memory))
 }
 
 fn time(

@@ -46,6 +46,8 @@ pub struct Report {
     scratch_bytes: usize,
     /// In the memory of the device that computes, if it is not the CPU: weights, scratch and the encoded image.
     device_bytes: usize,
+    /// The same as the driver counts it, from before the session was made until it had answered.
+    device_taken_bytes: Option<usize>,
     /// What the model takes of it for matrices that were packed when it was loaded.
     packed_bytes: usize,
     profile: Option<Profile>,
@@ -102,6 +104,7 @@ impl Report {
             peak_memory_bytes: results.cold_starts.iter().filter_map(|start| start.peak_bytes).max(),
             scratch_bytes: results.scratch_bytes,
             device_bytes: results.device_bytes,
+            device_taken_bytes: results.device_taken_bytes,
             packed_bytes: results.packed_bytes,
             profile: results.profile,
         }

@@ -58,8 +58,9 @@ def load_model(work):
     class Answer(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            model = LxmertForQuestionAnswering.from_pretrained(work / "checkpoint", dtype=torch.float32)
-            self.model = model.eval()
+            model = LxmertForQuestionAnswering.from_pretrained(work / "checkpoint")
+            # The keyword for the type has another name in older versions.
+            self.model = model.float().eval()
 
         def forward(self, input_ids, visual_feats, visual_pos):
             inputs = dict(input_ids=input_ids, visual_feats=visual_feats, visual_pos=visual_pos)
