@@ -1,6 +1,7 @@
 //! Decoding pictures.
 
 use std::io::{self, Cursor};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::error::LimitErrorKind;
@@ -51,12 +52,7 @@ pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Er
     let limits = limits.in_range();
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
-        // A file without these is one that the decoder refuses.
-        Some(ImageFormat::Png) => {
-            let side = |at| bytes.get(at..)?.first_chunk().map(|bytes| u64::from(u32::from_be_bytes(*bytes)));
-            let pixels = side(16).unwrap_or(0).saturating_mul(side(20).unwrap_or(0));
-            check_pixels(pixels, &limits)?;
-        }
+        Some(ImageFormat::Png) => check_png(bytes, &limits)?,
         Some(ImageFormat::Jpeg) => check_jpeg(bytes, &limits)?,
         _ => return Err(unusable("neither PNG nor JPEG")),
     }
@@ -65,7 +61,11 @@ pub fn decode_image_within(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Er
     decoder.max_image_height = Some(limits.image_side as u32);
     decoder.max_alloc = Some(limits.image_memory_bytes as u64);
     reader.limits(decoder);
-    let image = reader.decode().map_err(|error| match error {
+    // Decoders are other people's code, and what is decoded may be made to break them. Nothing of theirs is used after a panic.
+    let decoded = catch_unwind(AssertUnwindSafe(|| reader.decode()));
+    let decoded =
+        decoded.map_err(|_| unusable("the decoder failed on it, which is a fault of the program"))?;
+    let image = decoded.map_err(|error| match error {
         ImageError::Limits(error) => match error.kind() {
             LimitErrorKind::DimensionError => too_long(&limits),
             _ => too_much_memory(&limits),
@@ -106,6 +106,25 @@ fn too_long(limits: &Limits) -> Error {
 fn too_much_memory(limits: &Limits) -> Error {
     let most = limits.image_memory_bytes;
     unusable(&format!("too large; decoding may take {most} bytes, or {}", raise!(image_memory_bytes)))
+}
+
+/// Refuses a PNG image that is too large, or whose palette is no list of colours, which the decoder takes for one. What lacks a size or
+/// is cut short is left to the decoder to refuse.
+fn check_png(bytes: &[u8], limits: &Limits) -> Result<(), Error> {
+    let number = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let side = |at| u64::from(number(at).unwrap_or(0));
+    check_pixels(side(16).saturating_mul(side(20)), limits)?;
+    // Chunks follow the signature: length, name, data, checksum.
+    let mut at = 8;
+    while let (Some(len), Some(name)) = (number(at), bytes.get(at + 4..at + 8)) {
+        if name == b"PLTE" && (len % 3 != 0 || len == 0 || len > 3 * 256) {
+            return Err(unusable(&format!(
+                "a palette of {len} bytes, expected 3 for each of 1 to 256 colours"
+            )));
+        }
+        at = at.saturating_add(12 + len as usize);
+    }
+    Ok(())
 }
 
 /// Refuses a JPEG image that is cut short, or that takes more work than its size is worth.

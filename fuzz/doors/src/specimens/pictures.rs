@@ -107,12 +107,11 @@ fn more(all: &mut List, rows: &[u8]) {
         "not a usable image",
         png(4, 4, 8, 2, &[chunk(b"ABCD", b""), data()]),
     );
-    all.bad(
-        "picture",
-        "palette-too-long.png",
-        "not a usable image",
-        png(4, 4, 8, 3, &[chunk(b"PLTE", &[0; 3 * 300]), data()]),
-    );
+    // Of the second there is a part of a colour more, of the third nothing.
+    for (name, bytes) in [("too-long", 3 * 300), ("of-parts", 49), ("of-nothing", 0)] {
+        let transparent = [chunk(b"PLTE", &vec![7; bytes]), chunk(b"tRNS", &[255; 4]), data()];
+        all.bad("picture", &format!("palette-{name}.png"), "a palette of", png(4, 4, 4, 3, &transparent));
+    }
     let animation = [chunk(b"acTL", &[0xff; 8]), chunk(b"fcTL", &[0xff; 26]), data()];
     all.bad("picture", "animation-of-no-size.png", "not a usable image", png(4, 4, 8, 2, &animation));
     let transparent = [chunk(b"tRNS", &[0; 1000]), data()];
