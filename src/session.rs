@@ -298,7 +298,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Input`] if the regions are not of the model's width, [`Error::Limit`] if there are more than the session
-    /// was made for, [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`], [`Error::Ggml`].
+    /// was made for, [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`], [`Error::OutOfMemory`], [`Error::Device`],
+    /// [`Error::Ggml`].
     pub fn encode_image(&mut self, regions: &Regions) -> Result<(), Error> {
         self.stop.begin();
         let input = ImageInput::of_regions(regions, self.model.config(), &self.options)?;
@@ -357,7 +358,8 @@ impl Session {
     /// [`Error::NoImage`]; [`Error::Missing`] or [`Error::Hyperparameter`] if the model has no tokenizer that fits it;
     /// [`Error::Text`]; [`Error::Limit`] for a question of more tokens than the session was made for;
     /// [`Error::NotRequested`] if the session computes no answers; [`Error::NotFinite`]; [`Error::Cancelled`], [`Error::TimeLimit`],
-    /// [`Error::Read`], [`Error::Ggml`].
+    /// [`Error::Read`], [`Error::OutOfMemory`], [`Error::Device`], [`Error::Ggml`]; [`Error::Replaced`] or [`Error::Gguf`] if the
+    /// tokenizer is to be made of a file that has changed.
     pub fn ask(&mut self, question: &str) -> Result<Answers<'_>, Error> {
         self.stop.begin();
         let tokenize = || Ok::<_, Error>(self.model.tokenizer()?.encode(question)?);
@@ -403,7 +405,7 @@ impl Session {
     /// # Errors
     /// [`Error::Input`] names the tensor that the model cannot take, [`Error::Limit`] what the session was not made for;
     /// [`Error::Vision`] for boxes that are not of corners within the image; [`Error::Cancelled`], [`Error::TimeLimit`], [`Error::Read`],
-    /// [`Error::Ggml`].
+    /// [`Error::OutOfMemory`], [`Error::Device`], [`Error::Ggml`].
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
         self.stop.begin();
         check_images(inputs.batch, self.model.config(), &self.options)?;

@@ -110,13 +110,17 @@ pub(super) fn check(metadata: &Metadata, tensors: usize) -> Result<(), Error> {
     }
 }
 
-/// The checksum of a header and its padding, whose own value stands at `place` in the header.
+/// The checksum of a header and its padding, whose own value stands at `place` in the header, if it is there.
 ///
 /// # Panics
 /// If the place is not within the header.
-pub(super) fn of_bytes([header, padding]: [&[u8]; 2], place: usize) -> u64 {
+pub(super) fn of_bytes([header, padding]: [&[u8]; 2], place: Option<usize>) -> u64 {
     let mut checksum = Checksum::new();
-    for piece in [&header[..place], &[0; BYTES], &header[place + BYTES..], padding] {
+    let pieces = match place {
+        Some(place) => [&header[..place], &[0; BYTES], &header[place + BYTES..]],
+        None => [header, &[], &[]],
+    };
+    for piece in pieces.into_iter().chain([padding]) {
         checksum.add(piece);
     }
     checksum.value()
@@ -139,7 +143,7 @@ pub(super) fn fill(
     }
     let of_header = places.header.map(|place| place..place + BYTES);
     if let Some(place) = of_header.clone() {
-        let checksum = of_bytes([header, &[]], place.start);
+        let checksum = of_bytes([header, &[]], Some(place.start));
         header[place].copy_from_slice(&checksum.to_le_bytes());
     }
     of_tensors.into_iter().chain(of_header)

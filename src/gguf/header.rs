@@ -34,6 +34,8 @@ pub struct Header {
     end: usize,
     /// Where the checksums stand.
     places: checksums::Places,
+    /// The checksum of the bytes that it was read from, which a file need not hold.
+    digest: u64,
 }
 
 impl Header {
@@ -53,7 +55,7 @@ impl Header {
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn parse_within(bytes: &[u8], limits: &Limits) -> Result<Self, Error> {
-        let header = Self::lay_out(bytes, bytes.len(), &limits.in_range())?;
+        let mut header = Self::lay_out(bytes, bytes.len(), &limits.in_range())?;
         header.check_padding(bytes)?;
         header.check_checksum(bytes)?;
         Ok(header)
@@ -74,7 +76,7 @@ impl Header {
     /// # Errors
     /// As [`parse_start`](Self::parse_start).
     pub fn parse_start_within(start: &[u8], file_bytes: u64, limits: &Limits) -> Result<Self, Error> {
-        let header =
+        let mut header =
             Self::lay_out(start, usize::try_from(file_bytes).unwrap_or(usize::MAX), &limits.in_range())?;
         header.check_checksum(start)?;
         Ok(header)
@@ -105,9 +107,9 @@ impl Header {
         checksums::of_tensors(&self.metadata)
     }
 
-    /// The header's own checksum, which is compared when it is read; `None` if the file holds none.
-    pub(crate) fn checksum(&self) -> Option<u64> {
-        checksums::of_header(&self.metadata)
+    /// Tells a header from another one, whether its file holds a checksum or not.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// What every tensor's offset is a multiple of, in bytes; a power of two.
@@ -132,7 +134,7 @@ impl Header {
         let alignment = alignment(&metadata)?;
         checksums::check(&metadata, tensor_count)?;
         let (tensors, index) = (Vec::new(), HashMap::new());
-        let mut header = Self { metadata, tensors, index, alignment, end: 0, places };
+        let mut header = Self { metadata, tensors, index, alignment, end: 0, places, digest: 0 };
         header.tensors.try_reserve_exact(tensor_count)?;
         header.index.try_reserve(tensor_count)?;
         let data_bytes = header.read_tensors(&mut cursor, tensor_count)?;
@@ -226,17 +228,15 @@ impl Header {
         Ok(())
     }
 
-    /// Compares the header with its checksum, if it has one. Padding that `bytes` do not reach is taken for zero.
-    fn check_checksum(&self, bytes: &[u8]) -> Result<(), Error> {
-        let Some((place, expected)) = self.places.header.zip(checksums::of_header(&self.metadata)) else {
-            return Ok(());
-        };
+    /// Compares the header with its checksum, if it has one, and keeps its own. Padding that `bytes` do not reach is taken for zero.
+    fn check_checksum(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let own = self.places.header.zip(checksums::of_header(&self.metadata));
         static PADDING: [u8; *limits::ALIGNMENTS.end() as usize] = [0; *limits::ALIGNMENTS.end() as usize];
         let header = bytes.get(..self.end).unwrap_or(bytes);
-        let found = checksums::of_bytes([header, &PADDING[..self.padded_end() - self.end]], place);
-        if found == expected {
-            return Ok(());
-        }
+        let padding = &PADDING[..self.padded_end() - self.end];
+        let found = checksums::of_bytes([header, padding], own.map(|(place, _)| place));
+        self.digest = found;
+        let Some((_, expected)) = own.filter(|(_, expected)| *expected != found) else { return Ok(()) };
         Err(Error::new(
             Rule::HeaderChecksum,
             format_args!("checksum {expected:016x}"),

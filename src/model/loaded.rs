@@ -53,8 +53,8 @@ pub(super) struct Loaded {
     name: Option<String>,
     parameters: u64,
     file_bytes: usize,
-    /// That of the header, by which a file that was replaced is told.
-    header_checksum: Option<u64>,
+    /// By which a file that holds another header since is told.
+    header_digest: u64,
     limits: Limits,
 }
 
@@ -170,7 +170,7 @@ impl Model {
         let watch = Watch::start(Threads::This, PART);
         let header = self.weights().storage().header_again(self.limits())?;
         watch.check()?;
-        if header.checksum() != self.loaded.header_checksum {
+        if header.digest() != self.loaded.header_digest {
             return Err(Error::Replaced);
         }
         Ok(header)
@@ -193,7 +193,7 @@ impl Model {
             crate::shown(name.as_deref().unwrap_or("a model without a name")),
             config.head.name()
         );
-        let header_checksum = header.checksum();
+        let header_digest = header.digest();
         let weights = Arc::new(Weights::new(storage, header.tensors()));
         let vocabulary = Vocabulary::from_metadata(header.into_metadata())?;
         let loaded = Loaded {
@@ -213,7 +213,7 @@ impl Model {
             name,
             parameters,
             file_bytes,
-            header_checksum,
+            header_digest,
             limits,
         };
         Ok(Model { loaded: Arc::new(loaded) })
@@ -277,7 +277,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Missing`] if the file holds none, [`Error::Text`] if it is of no use, [`Error::Hyperparameter`] if it has
-    /// more pieces than the model has words, [`Error::Replaced`] or [`Error::Gguf`] if the file has changed since it was opened.
+    /// more pieces than the model has words, [`Error::Replaced`] or [`Error::Gguf`] if the file has changed since it was opened,
+    /// [`Error::OutOfMemory`], after which a later call may have it.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         if let Some(tokenizer) = self.loaded.tokenizer.get() {
             return Ok(tokenizer);

@@ -227,6 +227,26 @@ fn a_file_that_is_written_over_gives_other_answers_where_it_is_not_copied() {
     }
 }
 
+/// The tokenizer is made when it is first needed, and not of another file than the one that was opened.
+#[test]
+fn a_file_that_is_written_over_makes_no_tokenizer() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("tiny.gguf");
+    let file = lxmert_doors::tiny::model().encode();
+    let pieces = file.windows(4).position(|word| word == b"what").expect("a piece of its vocabulary");
+    for place in [pieces, 24] {
+        std::fs::write(&path, &file).unwrap();
+        let model = Model::open(&path).unwrap();
+        let mut other = file.clone();
+        other[place..place + 4].copy_from_slice(b"when");
+        let mut writer = File::options().write(true).open(&path).unwrap();
+        writer.seek(SeekFrom::Start(0)).unwrap();
+        writer.write_all(&other).unwrap();
+        let error = model.tokenizer().unwrap_err();
+        assert!(matches!(error, lxmert::Error::Replaced | lxmert::Error::Gguf(_)), "{error}");
+    }
+}
+
 /// A map of a file that was cut short ends the process, as the documentation says. Whoever cannot rule that out reads the file instead.
 #[cfg(target_os = "linux")]
 #[test]
