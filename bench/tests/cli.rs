@@ -320,7 +320,7 @@ fn takes_inputs_from_a_file() {
 #[test]
 fn names_what_is_wrong_in_one_line() {
     let cases: [(&[&str], &str); 9] = [
-        (&["--lowering", "portable,sse9"], "lowering: expected fastest, ggml, portable"),
+        (&["--lowering", "portable,sse9"], "lowering: expected on this CPU fastest, ggml, portable"),
         (&["--lowering", "portable", "--cpus", "0,100000"], "cpus: expected"),
         (&["--lowering", "ggml", "--cpus", "0"], "cpus: expected none with ggml's operations"),
         (&["--device", "cuda:999"], "this build has"),

@@ -86,7 +86,7 @@ impl std::str::FromStr for Lowering {
         let known = [Lowering::Fastest, Lowering::Ggml].into_iter().chain(sets);
         known.into_iter().find(|lowering| lowering.to_string() == name).ok_or_else(|| Error::Input {
             name: "lowering".to_owned(),
-            expected: Self::available().join(", "),
+            expected: format!("on this CPU {}", Self::available().join(", ")),
             found: format!("{name:?}"),
         })
     }
