@@ -115,6 +115,9 @@ pub(crate) struct Places<'a> {
     pub elsewhere: Option<(usize, usize)>,
 }
 
+/// Why a graph could not be built, and the memory that was to describe it.
+pub(crate) type Unbuilt = Box<(Error, GraphMemory)>;
+
 /// A graph whose tensors have their places in a [`DeviceMemory`], or all those that no scheduler places.
 pub(crate) struct DeviceGraph {
     graph: NonNull<sys::ggml_cgraph>,
@@ -147,13 +150,13 @@ impl DeviceGraph {
         places: &Places<'_>,
         describes: bool,
         build: impl for<'g> FnOnce(&mut Graph<'g>) -> R,
-    ) -> Result<(Self, R), (Error, GraphMemory)> {
+    ) -> Result<(Self, R), Unbuilt> {
         match Laid::out(&mut memory, weights, backend, places, describes, build) {
             Ok((Laid { graph, inputs, results, described }, built)) => {
                 let weights = Arc::clone(weights);
                 Ok((DeviceGraph { graph, inputs, results, described, memory, _weights: weights }, built))
             }
-            Err(error) => Err((error, memory)),
+            Err(error) => Err(Box::new((error, memory))),
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) use cpu::check_cpu;
 pub use cpu::cpu_features;
 pub(crate) use device::{Backend, DeviceBuffer};
 pub use device::{Device, DeviceInfo, devices};
-pub(crate) use device_graph::{DeviceGraph, DeviceMemory, Places};
+pub(crate) use device_graph::{DeviceGraph, DeviceMemory, Places, Unbuilt};
 #[cfg(test)]
 pub(crate) use graph::NodeId;
 pub(crate) use graph::{BoundGraph, Described, Graph, GraphMemory, Region, Tensor};

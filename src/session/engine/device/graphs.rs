@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::plan::Plans;
 use crate::Error;
-use crate::ggml::{Backend, DeviceGraph, DeviceMemory, GraphMemory, Places, Region, Tensors};
+use crate::ggml::{Backend, DeviceGraph, DeviceMemory, GraphMemory, Places, Region, Tensors, Unbuilt};
 use crate::model::{Config, Masked, Output, Shape, WordKind, image_stage, question_stage};
 
 /// The place of the vision stream among the inputs of a question's graph.
@@ -42,7 +42,7 @@ impl Graphs {
         shape: Shape,
         masked: Masked,
         serve_again: bool,
-        build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)>,
+        build: impl FnOnce(GraphMemory) -> Result<(DeviceGraph, Vec<Output>), Unbuilt>,
     ) -> Result<&mut Built, Error> {
         let serves = |built: &Built| serve_again && built.shape == shape && built.masked == masked;
         let found = self.graphs.iter().position(serves);
@@ -55,7 +55,8 @@ impl Graphs {
                 };
                 match build(room) {
                     Ok((graph, outputs)) => Built { shape, masked, graph, outputs },
-                    Err((error, room)) => {
+                    Err(unbuilt) => {
+                        let (error, room) = *unbuilt;
                         self.free.push(room);
                         return Err(error);
                     }
@@ -91,7 +92,7 @@ impl Builder<'_> {
         shape: Shape,
         masked: Masked,
         describes: bool,
-    ) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)> {
+    ) -> Result<(DeviceGraph, Vec<Output>), Unbuilt> {
         let Self { config, plans, tensors, backend, memory } = *self;
         let places =
             Places { memory, plan: &plans.image, kept: 0, scratch: plans.scratch(), elsewhere: None };
@@ -109,7 +110,7 @@ impl Builder<'_> {
         masked: Masked,
         stream: usize,
         describes: bool,
-    ) -> Result<(DeviceGraph, Vec<Output>), (Error, GraphMemory)> {
+    ) -> Result<(DeviceGraph, Vec<Output>), Unbuilt> {
         let Self { config, plans, tensors, backend, memory } = *self;
         let places = Places {
             memory,
