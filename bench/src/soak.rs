@@ -48,8 +48,7 @@ const GROWTH_BYTES: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    support::begin();
-    support::finish(run(&Arguments::parse()))
+    support::start(|| support::finish(run(&Arguments::parse())))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,8 @@
 //! `lxmert-quantize`: a checkpoint becomes one quantized GGUF file.
 
 mod cli;
+#[path = "../../src/bin/support/start.rs"]
+mod start;
 
 use std::process::ExitCode;
 
@@ -10,6 +12,5 @@ use clap::Parser;
 static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
 
 fn main() -> ExitCode {
-    lxmert::reserve::begin();
-    cli::run(&cli::Program::parse())
+    start::start(|| cli::run(&cli::Program::parse()))
 }

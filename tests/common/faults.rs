@@ -81,6 +81,15 @@ impl Counts {
     }
 }
 
+/// Which of so many requests are refused in turn: about `most`, evenly spread, and those at both ends; or with `LXMERT_EVERY_FAULT=1` all of
+/// them, which takes minutes.
+pub fn refused(last: usize, most: usize) -> impl Iterator<Item = usize> {
+    let most =
+        if std::env::var_os("LXMERT_EVERY_FAULT").is_some_and(|value| value == "1") { last } else { most };
+    let step = last.div_ceil(most.max(1)).max(1);
+    (1..=last).filter(move |k| k % step == 0 || *k < most / 8 || last - *k < most / 8)
+}
+
 /// Whether a program ended as it does when memory for a thread is refused, which the standard library and glibc ask for past every
 /// allocator: by SIGABRT, after a line that says so.
 pub fn ended_for_a_thread(output: &Output) -> bool {

@@ -12,7 +12,7 @@ use lxmert::{Lowering, Model, Residency, Session, SessionOptions};
 use lxmert_doors::tiny;
 use tempfile::TempDir;
 
-use crate::faults::{Counts, Fault, ended_for_a_thread, run, shim, success_or_one_line};
+use crate::faults::{Counts, Fault, ended_for_a_thread, refused, run, shim, success_or_one_line};
 use crate::program::program;
 
 /// A model and a picture for it.
@@ -28,12 +28,6 @@ fn vqa(directory: &Path, arguments: &[&str]) -> Command {
     command.args(["--model", "tiny.gguf", "--image", "picture.png", "--question", "what is red?"]);
     command.args(arguments).current_dir(directory);
     command
-}
-
-/// The numbers from 1 to `last`, or as many of them as there is time for: all near the start and the end, and evenly spread between.
-fn some(last: usize, most: usize) -> impl Iterator<Item = usize> {
-    let step = last.div_ceil(most).max(1);
-    (1..=last).filter(move |k| k % step == 0 || *k < most / 8 || last - *k < most / 8)
 }
 
 /// Runs `test` for each number, on two threads.
@@ -64,7 +58,7 @@ fn a_program_without_memory_says_so() {
         assert!(requests > 1000, "{requests}");
         let (failed, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
         for fault in [Fault::MemoryOnce, Fault::MemoryFrom] {
-            in_parallel(some(requests, most), |k| {
+            in_parallel(refused(requests, most), |k| {
                 let output = run(shim, &mut vqa(directory.path(), arguments), fault(k));
                 if ended_for_a_thread(&output) {
                     ended.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +74,8 @@ fn a_program_without_memory_says_so() {
             "{requests} requests, {failed:?} of those refused end in an error, {ended:?} end the program"
         );
         // Those around the start of a thread, of which there are two: one to try, and one to compute.
-        assert!(failed.into_inner() > 20 && ended.into_inner() <= 24);
+        let ended = ended.into_inner();
+        assert!(failed.into_inner() > 20 && ended <= 24.max(requests / 50), "{ended}");
     }
 }
 

@@ -72,8 +72,7 @@ struct Arguments {
 static ALLOCATOR: lxmert::Reserve = lxmert::Reserve::system();
 
 fn main() -> ExitCode {
-    support::begin();
-    support::finish(run(&Arguments::parse()))
+    support::start(|| support::finish(run(&Arguments::parse())))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

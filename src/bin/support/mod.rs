@@ -1,9 +1,11 @@
 //! What the programs have in common: how they begin and end, how they tell their version, and where they compute.
 
+mod start;
+
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+pub use start::start;
 
 /// The CPUs to compute on.
 #[derive(clap::Args, Clone)]
@@ -12,32 +14,6 @@ pub struct Cpus {
     /// computes too, and stays where the program was started [default: all].
     #[arg(long = "cpus", value_name = "N,…", value_delimiter = ',')]
     pub numbers: Option<Vec<usize>>,
-}
-
-/// What a program does first: warnings of the library's are shown from here on.
-pub fn begin() {
-    lxmert::reserve::begin();
-    // There is no other logger in the program.
-    if log::set_logger(&Warnings).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
-    }
-}
-
-/// Shows warnings and errors of the library, each in one line on standard error.
-struct Warnings;
-
-impl Log for Warnings {
-    fn enabled(&self, about: &Metadata<'_>) -> bool {
-        about.level() <= Level::Warn && about.target().starts_with("lxmert")
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            eprintln!("warning: {}", lxmert::shown(record.args()));
-        }
-    }
-
-    fn flush(&self) {}
 }
 
 /// Ends the program: 0, or 1 after one line that says what went wrong.
