@@ -46,8 +46,8 @@
  * Errors. A function that can fail returns lxmert_status. Then lxmert_last_error has one line that says what is wrong and what
  * to do, for the calling thread; lxmert_session_last_error has that of a session, for any thread. After any failure all
  * objects stay usable, and all results that are handles, strings, counts and structs are NULL or 0 unless the function says
- * otherwise. LXMERT_INTERNAL, a fault of the library itself, may come from every function with a status, and is not named in their
- * tables.
+ * otherwise. LXMERT_OUT_OF_MEMORY and LXMERT_INTERNAL, a fault of the library itself, may come from every function with a status, also
+ * where its table does not name them.
  *
  * Memory. Where there is none, a call returns LXMERT_OUT_OF_MEMORY and leaves nothing behind. Small blocks that the system refuses come
  * from a reserve of 16 MiB in the library for the rest of the call. Until then the reserve takes no memory, unless the process locks all of
@@ -137,7 +137,7 @@ typedef enum lxmert_status {
      */
     LXMERT_INVALID_MODEL = 3,
     /**
-     * Memory could not be had for a block that grows with the model, the session's limits or the file.
+     * Memory could not be had. Everything that was there before still works.
      */
     LXMERT_OUT_OF_MEMORY = 4,
     /**
@@ -873,8 +873,8 @@ enum lxmert_status lxmert_set_log(lxmert_log_callback callback,
                                   int32_t max_level);
 
 /**
- * Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights are mapped, not read: they take no memory that the
- * operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
+ * Loads a GGUF file made by lxmert-quantize, within the limits that lxmert-run has by default. path is UTF-8. The weights
+ * are mapped, not read: they take no memory that the operating system could not have back. Replace the file by renaming another over it; if it is shortened in place, the
  * process ends with SIGBUS, as with any map.
  *
  * On success out is a new handle, to be freed with lxmert_model_free; on failure NULL.
