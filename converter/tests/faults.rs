@@ -198,7 +198,7 @@ fn a_conversion_without_memory_says_so_and_leaves_the_older_file() {
         assert!(requests > 1000, "{requests}");
         let (mut failed, mut ended) = (0, 0);
         for fault in [Fault::MemoryOnce, Fault::MemoryFrom] {
-            for k in refused(requests, 200) {
+            for k in refused(requests, 120) {
                 let output = run(shim, &mut place.convert(input, arguments), fault(k));
                 if ended_for_a_thread(&output) {
                     ended += 1;
