@@ -53,7 +53,7 @@ pub struct Results {
     /// In the memory of the device, weights included, as planned.
     pub device_bytes: usize,
     /// By how much less of the device's memory is free since the session was made, as its driver counts; what others take or give back
-    /// meanwhile counts too. `None` on the CPU, and on a device whose driver is not asked.
+    /// meanwhile counts too. `None` on the CPU, and where a driver does not count.
     pub device_taken_bytes: Option<usize>,
     /// Of packed matrices, beside the file.
     pub packed_bytes: usize,
@@ -79,7 +79,9 @@ pub fn measure(model: &Model, file: &Path, case: &Case, repeats: Repeats) -> Res
     };
     let (sizes, scratch_bytes, device_bytes) = (work.sizes, work.plan().session, work.plan().device_bytes);
     let free_after = free_memory(device)?;
-    let device_taken_bytes = free_before.zip(free_after).map(|(before, after)| before.saturating_sub(after));
+    // A driver that tells of nothing does not count.
+    let taken = |(before, after): (usize, usize)| before.checked_sub(after).filter(|taken| *taken > 0);
+    let device_taken_bytes = free_before.zip(free_after).and_then(taken);
     // Its threads must not be in the way of other processes.
     drop(work);
     let profile = match profiled {
