@@ -39,7 +39,9 @@ pub(crate) use program::{
 pub(crate) use workers::Workers;
 
 use generic::product::{BlockScaling, Quantized};
-use tiles::{Ahead, Multiplier, Registers, RowOrder, Tile, TileFn, Tiles};
+#[cfg(target_arch = "x86_64")]
+use tiles::Registers;
+use tiles::{Ahead, Multiplier, RowOrder, Tile, TileFn, Tiles};
 
 /// Columns of a panel. Every instruction set reads the same panels: a multiple of all widths of tiles.
 pub(crate) const PANEL: usize = 32;
